@@ -1,0 +1,1 @@
+"""Exam questions, problems and examples: where they come from and what becomes of them."""

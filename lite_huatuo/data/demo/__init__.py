@@ -1,0 +1,1 @@
+"""The data the demo trains on, written for this project."""

@@ -1,0 +1,35 @@
+"""Every error lite-huatuo raises on purpose. A message says what, where and what to do."""
+
+from __future__ import annotations
+
+
+class LiteHuatuoError(Exception):
+    """A mistake of the user or of the outside world; the command line prints it in one line and exits 1."""
+
+
+class RecipeError(LiteHuatuoError):
+    """A recipe is unknown, unreadable or asks for something that does not exist."""
+
+
+class RecordError(LiteHuatuoError):
+    """A data file is missing, damaged or holds a row that cannot be used; the message names file and line."""
+
+
+class ReplyError(LiteHuatuoError):
+    """A model's reply cannot be read in the form that was asked for."""
+
+
+class APIError(LiteHuatuoError):
+    """A chat endpoint refused, failed for good, or ran out of budget."""
+
+
+class BackendError(LiteHuatuoError):
+    """A base model, tokenizer, adapter or device cannot be used."""
+
+
+class CheckpointError(LiteHuatuoError):
+    """A run folder or checkpoint is missing, damaged, or belongs to another recipe."""
+
+
+class ExportError(LiteHuatuoError):
+    """An exported model could not be written or did not equal the model it was made from."""

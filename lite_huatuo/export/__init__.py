@@ -1,0 +1,1 @@
+"""From an adapter run to a model anyone can load."""

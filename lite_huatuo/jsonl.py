@@ -1,0 +1,114 @@
+"""JSON Lines on disk: read with line numbers, append durably, rewrite atomically.
+
+Lines end at "\\n" only: U+2028 and its kin occur inside real records, where `str.splitlines` would cut them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from lite_huatuo.errors import RecordError
+
+
+def iter_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ("file:line", object) for every non-empty line of a JSON Lines file."""
+    with _open(path) as file:
+        for number, line in enumerate(_decoded(file, path), start=1):
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise RecordError(f"{where}: not valid JSON ({error}); fix or remove this line") from None
+            if not isinstance(row, dict):
+                raise RecordError(f"{where}: expected a JSON object, found {type(row).__name__}")
+            yield where, row
+
+
+def iter_json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ("file[index]", object) for every object of a JSON file that holds one array."""
+    with _open(path) as file:
+        try:
+            rows = json.loads("".join(_decoded(file, path)))
+        except ValueError as error:
+            raise RecordError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(rows, list):
+        raise RecordError(f"{path}: expected a JSON array of objects; name the file .jsonl if it holds one per line")
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise RecordError(f"{path}[{index}]: expected a JSON object, found {type(row).__name__}")
+        yield f"{path}[{index}]", row
+
+
+def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Append rows and flush them to the disk before returning. A torn last line of an earlier kill is cut off first."""
+    drop_torn_tail(path)
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            file.write(dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def drop_torn_tail(path: Path) -> None:
+    """Cut a last line that has no line end: a write that was killed half-way."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Rewrite the file with the rows that `wanted` accepts; a missing file stays missing."""
+    if path.exists():
+        drop_torn_tail(path)
+        write(path, [row for _, row in iter_rows(path) if wanted(row)])
+
+
+def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write the whole file atomically."""
+    write_text(path, "".join(dumps(row) + "\n" for row in rows))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text to a temporary name in the same folder, flush it, rename it over `path`."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def dumps(row: dict[str, Any]) -> str:
+    """Return the one-line JSON of a row, non-ASCII text readable."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False)
+
+
+def _open(path: Path) -> TextIO:
+    """Open for reading, line ends untranslated, with the outside's mistakes told."""
+    try:
+        return path.open(encoding="utf-8", newline="\n")
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise RecordError(f"{path}: is a folder; name the file in it") from None
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _decoded(file: TextIO, path: Path) -> Iterator[str]:
+    """Yield the file's lines; text that is not UTF-8 is told with its place."""
+    try:
+        yield from file
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path}: not UTF-8 text ({error.reason}); convert it first") from None

@@ -1,0 +1,1 @@
+"""Base models, adapters on them, the value head, tokenizers."""

@@ -1,0 +1,324 @@
+"""Recipes: the typed schema, loading by name or path, `--set` overrides, and all problems told at once.
+
+The defaults of `ppo` and `sft` are the paper's (HuatuoGPT-o1, arXiv 2412.18925, and its published code) except where a
+comment admits a departure.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lite_huatuo.errors import RecipeError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+CountOrNone = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are refused, values are never quietly converted (1 is a float, "1" is not)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+
+class Base(Section):
+    """The frozen network under all adapters."""
+
+    model: str  # Hub id, local folder, a .gguf file, or package:<python package>/<file>.gguf
+    fallback: str | None = None  # used where `model` names a package that is not installed
+    revision: str | None = None  # Hub commit, tag or branch
+    quantization: Literal["nf4", "none"] = "nf4"
+    double_quantization: bool = True
+    compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: float32 on CPU, else bfloat16
+    backend: Literal["auto", "plain", "unsloth"] = "auto"  # auto: unsloth on CUDA where it is installed
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    chat_template: str | None = None  # a Jinja file; required where the model has no template
+    max_length: Count = 2048  # tokens of query + reply
+
+
+class Adapter(Section):
+    """LoRA, the same shape for every adapter. Dropout is 0: PPO compares the same policy with itself."""
+
+    rank: Count = 16
+    alpha: Count = 32
+    targets: str | list[str] = "all-linear"
+    rslora: bool = False
+    dora: bool = False
+
+
+class Data(Section):
+    """Where the examples and problems come from: shipped:<name>, a .json/.jsonl file, or a Hub data set id."""
+
+    sft: str
+    problems: str
+    heldout: str | None = None  # problems for evaluation while training; None takes `heldout_share` of `problems`
+    heldout_share: Share = 0.05
+    sft_limit: Count | None = None
+    problems_limit: Count | None = None
+    heldout_limit: Count | None = None
+    sft_eval_share: Share = 0.05  # share of the SFT examples kept for the evaluation loss
+    too_long: Literal["drop", "cut"] = "drop"  # cut shortens the complex CoT, so that the form and the stop stay
+    max_query_length: Count = 512  # tokens; longer questions are dropped and counted
+    seed: int = 42
+    mix: dict[str, CountOrNone] = Field(default_factory=dict)  # composition by kind, for `data mix`
+
+
+class VerifierSection(Section):
+    """Who judges the final response."""
+
+    kind: Literal["exact", "api", "classifier", "adapter"] = "exact"
+    model: str | None = None  # classifier: Hub id or folder; api: a model profile
+    base_url: str | None = None  # api: an OpenAI-compatible endpoint
+    template: str | None = None  # classifier: its input template
+    threshold: Share = 0.4  # P(correct) above which a verdict is right; published code
+    accept_at: Share = 0.9  # accuracy `verifier check` must reach before PPO starts
+
+
+class SFT(Section):
+    """Stage 1."""
+
+    epochs: Positive = 3.0  # paper
+    batch_size: Count = 128  # examples per optimizer step; paper
+    microbatch_size: Count = 2
+    learning_rate: Positive = 1e-4  # departure: LoRA wants more than the full-parameter 5e-6 of the published code
+    schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    warmup_ratio: Share = 0.05  # published code
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: Positive = 1.0
+    optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"
+    packing: Literal["auto", "on", "off"] = "auto"  # auto: where flash attention keeps packed examples apart
+    gradient_checkpointing: bool = True
+    log_every: Count = 1
+    eval_every: Count = 50
+    save_every: Count = 50
+    keep_checkpoints: Count = 2
+    early_checkpoints: list[Count] = Field(default_factory=list)  # steps whose adapter is kept under sft/early/
+    seed: int = 42
+
+
+class Rollout(Section):
+    """How replies are sampled."""
+
+    episodes: Count = 128  # per update; the paper's batch
+    temperature: Positive = 0.5  # published code
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_reply_length: Count = 1300  # tokens; published code
+    batch_size: Count = 16  # sequences generated at once
+
+
+class PPO(Section):
+    """Stage 2. Elsewhere: cliprange, lam, vf_coef (TRL); epsilon, lmbda, value_coeff (torchtune); clip_coef (cleanrl)."""
+
+    start_from: str = "final"  # the SFT adapter to start from: final, or early/step-000010
+    total_episodes: Count = 20_000  # published code
+    rollout: Rollout = Field(default_factory=Rollout)
+    epochs: Count = 3  # paper
+    minibatches: Count = 1  # optimizer steps per epoch; published code
+    microbatch_tokens: Count = 4096  # tokens (padded) per forward pass
+    learning_rate: Positive = 5e-6  # departure: ten times the published full-parameter 5e-7, as LoRA wants
+    critic_learning_rate: Positive | None = None  # None: `learning_rate`
+    value_head_learning_rate: Positive | None = None  # None: the critic's
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_ratio: Share = 0.05  # published code
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: Positive = 1.0
+    optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"
+    kl_coef: NotNegative = 0.03  # paper
+    gamma: Share = 1.0  # paper
+    gae_lambda: Share = 0.95  # published code
+    critic_gae_lambda: Share | None = None  # None: `gae_lambda`; 1.0 is VC-PPO's decoupled GAE (arXiv 2503.01491)
+    clip_range: Positive = 0.2  # paper
+    value_clip_range: Positive = 0.2  # published code
+    value_coef: NotNegative = 1.0  # paper (its code has 0.1)
+    entropy_coef: NotNegative = 0.0
+    whiten_advantages: bool = True
+    critic_warmup_updates: CountOrNone = 0  # updates in which only the critic learns; VC-PPO
+    target_kl: Positive | None = None  # stop an update's epochs when approx_kl(old, new) passes this
+    truncated: Literal["no_form", "score"] = "no_form"  # a reply cut at max_reply_length: 0.0, or scored like others
+    gradient_checkpointing: bool = True
+    eval_every: Count = 10  # updates
+    save_every: Count = 10  # updates
+    keep_checkpoints: Count = 2
+    sample_every: Count = 5  # updates
+    samples: Count = 4  # replies kept each time
+    select_best: bool = True  # final adapters are those of the best evaluation
+    seed: int = 42
+
+
+class Eval(Section):
+    """Evaluation on the held-out problems, before and after each stage; greedy."""
+
+    batch_size: Count = 16
+    max_reply_length: Count | None = None  # None: that of the rollout
+    benchmarks: list[str] = Field(default_factory=list)
+
+
+class Export(Section):
+    """The merged model."""
+
+    onto: Literal["base", "trained"] = "base"  # the original 16-bit base, or the dequantised 4-bit one
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    max_shard_size: str = "5GB"
+    repo: str | None = None  # user/name on the Hub
+
+
+class Launch(Section):
+    """Processes and how they share the work."""
+
+    processes: Count = 1
+    strategy: Literal["ddp", "fsdp2", "pipeline"] = "ddp"
+
+
+class Recipe(Section):
+    """One student, both stages."""
+
+    name: str
+    base: Base
+    adapter: Adapter = Field(default_factory=Adapter)
+    data: Data
+    verifier: VerifierSection = Field(default_factory=VerifierSection)
+    sft: SFT = Field(default_factory=SFT)
+    ppo: PPO = Field(default_factory=PPO)
+    eval: Eval = Field(default_factory=Eval)
+    export: Export = Field(default_factory=Export)
+    launch: Launch = Field(default_factory=Launch)
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> Recipe:
+        reply, query, total = self.ppo.rollout.max_reply_length, self.data.max_query_length, self.base.max_length
+        if query + reply > total:
+            raise ValueError(f"base.max_length: {total} is less than data.max_query_length {query} + "
+                             f"ppo.rollout.max_reply_length {reply}; raise it to {query + reply}")
+        if self.ppo.rollout.episodes % self.ppo.minibatches:
+            raise ValueError(f"ppo.minibatches: {self.ppo.minibatches} does not divide ppo.rollout.episodes "
+                             f"{self.ppo.rollout.episodes}")
+        return self
+
+
+def names() -> list[str]:
+    """Return the names of the shipped recipes."""
+    return sorted(entry.name[:-5] for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
+
+
+def text(name_or_path: str) -> tuple[str, str]:
+    """Return (where, YAML text) of a shipped recipe or a file."""
+    if name_or_path in names():
+        return f"recipes/{name_or_path}.yaml", (_folder() / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    path = Path(name_or_path)
+    if path.is_file():
+        try:
+            return str(path), path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: cannot be read ({error})") from None
+    near = difflib.get_close_matches(name_or_path, names(), n=1)
+    hint = f"did you mean {near[0]}?" if near else f"shipped recipes: {', '.join(names())}; or give the path of a YAML file"
+    raise RecipeError(f"{name_or_path}: no such recipe or file; {hint}")
+
+
+def load(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Load a recipe by shipped name or path, apply `key.path=value` overrides, and check it whole."""
+    where, source = text(name_or_path)
+    try:
+        tree = yaml.safe_load(source)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{where}: a recipe is a mapping of sections (base, data, sft, ppo, …)")
+    for override in overrides:
+        _override(tree, override)
+    return check(tree, where)
+
+
+def check(tree: dict[str, Any], where: str) -> Recipe:
+    """Return the typed recipe, or raise one RecipeError that tells every problem with its dotted path."""
+    try:
+        return Recipe.model_validate(_floats(tree, Recipe))
+    except ValidationError as error:
+        raise RecipeError("\n".join(f"{where}: {_explain(problem)}" for problem in error.errors())) from None
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    """Apply one `a.b=value`; the value is read as YAML, its type is checked by the schema afterwards."""
+    path, equals, value = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise RecipeError(f"--set {override}: expected key.path=value, such as ppo.kl_coef=0.05")
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise RecipeError(f"--set {override}: {key} is not a section")
+    try:
+        tree[keys[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {override}: the value is not valid YAML") from None
+
+
+def _floats(tree: Any, model: type[BaseModel]) -> Any:
+    """Read 5e-7 as the number it is meant to be: YAML 1.1 takes a float without a dot for text."""
+    if not isinstance(tree, dict):
+        return tree
+    result = {}
+    for key, value in tree.items():
+        field = model.model_fields.get(key) if isinstance(key, str) else None
+        kinds = _kinds(field.annotation) if field else set()
+        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if section is not None:
+            value = _floats(value, section)
+        elif float in kinds and str not in kinds and isinstance(value, str):
+            try:
+                value = float(value)
+            except ValueError:
+                pass  # the schema says what is wrong with it
+        result[key] = value
+    return result
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Return the plain types an annotation admits."""
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return _kinds(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return set().union(*(_kinds(part) for part in typing.get_args(annotation)))
+    return {annotation}
+
+
+def _explain(problem: Any) -> str:
+    """Return one line for one pydantic error: dotted path, what is wrong, the nearest right key."""
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        parent = _section_at(problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), list(parent.model_fields), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(parent.model_fields)}"
+        return f"{path}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        return f"{path}: missing"
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    shown = "" if isinstance(problem["input"], dict) else f", not {problem['input']!r}"
+    return f"{path}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}"
+
+
+def _section_at(loc: tuple[Any, ...]) -> type[BaseModel]:
+    """Return the section class at a path of keys."""
+    model: type[BaseModel] = Recipe
+    for key in loc:
+        kinds = _kinds(model.model_fields[key].annotation)
+        model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return model
+
+
+def _folder() -> Any:
+    """Return the folder of shipped recipes."""
+    return resources.files("lite_huatuo.recipes")

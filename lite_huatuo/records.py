@@ -1,0 +1,150 @@
+"""Every record that touches disk. The published field names of other data sets are known here and nowhere else.
+
+A reader function takes one decoded row and `where` ("file:line"), and returns a record or raises RecordError.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lite_huatuo.errors import RecordError
+
+# Our own field name first, then the published ones (FreedomIntelligence/medical-o1-*, HuatuoGPT-o1 data).
+PROBLEM_QUESTION = ("Open-ended Verifiable Question", "question", "Question")
+SFT_QUESTION = ("Question", "question", "Open-ended Verifiable Question")
+GROUND_TRUTH = ("ground_truth", "Ground-True Answer", "Ground-Truth Answer")
+COMPLEX_COT = ("complex_cot", "Complex_CoT")
+RESPONSE = ("response", "Response")
+
+
+@dataclass(frozen=True)
+class ExamQuestion:
+    """A multiple-choice item; `answer_idx` holds the right letter, or several letters run together."""
+
+    id: str
+    question: str
+    options: dict[str, str]
+    answer_idx: str
+    answer: str
+    language: str = "en"
+    source: str = ""
+    context: str | None = None
+
+
+@dataclass(frozen=True)
+class VerifiableProblem:
+    """An open question with one short, objective ground truth."""
+
+    id: str
+    question: str
+    ground_truth: str
+    language: str = "en"
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One turn of the search: the strategy drawn, the thought steps {action, title, content}, and the verdict."""
+
+    strategy: str
+    steps: list[dict[str, str]]
+    conclusion: str
+    verdict: bool | None
+    teacher: str
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What the search recorded for one problem: attempts, each a list of rounds."""
+
+    id: str
+    problem: VerifiableProblem
+    attempts: list[list[Round]]
+    solved: bool
+    label_guided: bool = False
+
+
+@dataclass(frozen=True)
+class SFTExample:
+    """A question with the complex CoT and the response the student is to write."""
+
+    id: str
+    question: str
+    complex_cot: str
+    response: str
+    ground_truth: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A reply to an evaluation question, what was read from it, and whether that is right (None: could not be judged)."""
+
+    id: str
+    reply: str
+    reading: str | None
+    correct: bool | None
+
+
+def to_row(record: Any) -> dict[str, Any]:
+    """Return the record as a plain dictionary, fields that are None left out."""
+    return {key: value for key, value in asdict(record).items() if value is not None}
+
+
+def detect_language(text: str) -> str:
+    """Return "zh" where at least a fifth of the characters are Han, else "en"."""
+    han = sum("\u4e00" <= character <= "\u9fff" for character in text)
+    return "zh" if text and han >= len(text) / 5 else "en"
+
+
+def problem_from_row(row: Mapping[str, Any], where: str) -> VerifiableProblem:
+    """Read a verifiable problem in our own or the published form."""
+    question = _text(row, PROBLEM_QUESTION, "question", where)
+    if "ground_truth" in row:  # our own form: its `question` is the open question
+        question = _text(row, ("question", *PROBLEM_QUESTION), "question", where)
+    return VerifiableProblem(
+        id=_id(row, question),
+        question=question,
+        ground_truth=_text(row, GROUND_TRUTH, "ground truth", where),
+        language=str(row.get("language") or detect_language(question)),
+        source=str(row.get("source") or ""),
+    )
+
+
+def sft_from_row(row: Mapping[str, Any], where: str) -> SFTExample:
+    """Read an SFT example in our own or the published form."""
+    question = _text(row, ("question",) if "complex_cot" in row else SFT_QUESTION, "question", where)
+    provenance = row.get("provenance") or {"origin": "published"}
+    if not isinstance(provenance, Mapping):
+        raise RecordError(f"{where}: provenance must be an object, not {type(provenance).__name__}")
+    return SFTExample(
+        id=_id(row, question),
+        question=question,
+        complex_cot=_text(row, COMPLEX_COT, "complex CoT", where),
+        response=_text(row, RESPONSE, "response", where),
+        ground_truth=next((str(row[key]) for key in GROUND_TRUTH if row.get(key)), None),
+        provenance=dict(provenance),
+    )
+
+
+def _text(row: Mapping[str, Any], names: tuple[str, ...], what: str, where: str) -> str:
+    """Return the first of the named fields that the row has; it must be non-empty text (numbers become text)."""
+    for name in names:
+        if name in row:
+            value = row[name]
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                value = str(value)
+            if not isinstance(value, str):
+                raise RecordError(f"{where}: {what} ({name}) must be text, not {type(value).__name__}")
+            if value.strip():
+                return value.strip()
+            raise RecordError(f"{where}: empty {what} ({name}); fill it or remove the row")
+    raise RecordError(f"{where}: missing {what}; expected one of the fields {', '.join(names)}")
+
+
+def _id(row: Mapping[str, Any], question: str) -> str:
+    """Return the row's own id, or one made of the question's content, so that it is the same on every reading."""
+    return str(row["id"]) if row.get("id") not in (None, "") else "q-" + hashlib.sha256(question.encode()).hexdigest()[:16]

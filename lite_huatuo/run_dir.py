@@ -1,0 +1,157 @@
+"""The run folder and its contract: who may write where, and what a resumed run finds.
+
+    runs/<name>/recipe.yaml  environment.json  events.jsonl
+    runs/<name>/{sft,ppo}/metrics.jsonl  samples.jsonl  checkpoints/  final/
+    runs/<name>/eval/
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lite_huatuo import __version__, jsonl
+from lite_huatuo.errors import CheckpointError
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "safetensors", "unsloth")
+# Recipe keys that may differ on resuming: they do not change a number.
+FREE_ON_RESUME = ("name", "report_to", "launch")
+
+
+class RunDir:
+    """A run folder. Make one with `create` (new), `resume` (go on) or `open` (read)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, recipe: dict[str, Any], *, overwrite: bool = False) -> RunDir:
+        """Make a new run folder; an existing one is refused unless `overwrite`, which deletes it."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if not overwrite:
+                raise CheckpointError(f"{path}: already exists; go on with --resume or replace it with --overwrite")
+            if not (path / "recipe.yaml").is_file():
+                raise CheckpointError(f"{path}: is not a run folder (no recipe.yaml), so --overwrite will not delete it")
+            shutil.rmtree(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            run = cls(path)
+            for stage in ("sft", "ppo"):
+                (path / stage / "checkpoints").mkdir(parents=True, exist_ok=True)
+            (path / "eval").mkdir(exist_ok=True)
+            jsonl.write_text(path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+            jsonl.write_text(path / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot write the run folder ({error.strerror}); choose another with --run") from None
+        run.event("created")
+        return run
+
+    @classmethod
+    def resume(cls, path: Path, recipe: dict[str, Any]) -> RunDir:
+        """Open an existing run to go on with it; its recipe must be the same in everything that changes a number."""
+        run = cls.open(path)
+        differences = _differences(run.recipe(), recipe)
+        if differences:
+            raise CheckpointError(f"{path}: was started with another recipe ({'; '.join(differences)}); "
+                                  "resume with that recipe, or start a new run with --run")
+        run.event("resumed")
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDir:
+        """Open an existing run folder for reading."""
+        if not (path / "recipe.yaml").is_file():
+            raise CheckpointError(f"{path}: no run here (no recipe.yaml); give the folder of a run, such as runs/demo")
+        return cls(path)
+
+    def recipe(self) -> dict[str, Any]:
+        """Return the resolved recipe the run was started with."""
+        return yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
+
+    def stage(self, name: str) -> Path:
+        """Return the folder of stage "sft" or "ppo"."""
+        return self.path / name
+
+    def final(self, stage: str, adapter: str = "actor") -> Path:
+        """Return the folder of a stage's final adapter."""
+        return self.path / stage / "final" / adapter
+
+    def is_done(self, stage: str) -> bool:
+        """True where the stage ran to its end (its final folder is renamed into place last)."""
+        return (self.path / stage / "final").is_dir()
+
+    def actor(self) -> Path:
+        """Return the newest finished actor adapter: PPO's, else SFT's."""
+        for stage in ("ppo", "sft"):
+            if self.is_done(stage):
+                return self.final(stage)
+        raise CheckpointError(f"{self.path}: no stage is finished yet; run `lite-huatuo train --resume` on it first")
+
+    def event(self, what: str, **details: Any) -> None:
+        """Append one line to events.jsonl: what happened, when, with details."""
+        jsonl.append(self.path / "events.jsonl", [{"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": what, **details}])
+
+    def log(self, stage: str, row: dict[str, Any]) -> None:
+        """Append one row of metrics."""
+        jsonl.append(self.stage(stage) / "metrics.jsonl", [row])
+
+    def sample(self, stage: str, rows: list[dict[str, Any]]) -> None:
+        """Append sample replies."""
+        jsonl.append(self.stage(stage) / "samples.jsonl", rows)
+
+    def rewind(self, stage: str, counter: str, last: int) -> None:
+        """Drop metrics and samples beyond `counter` == last: they will be written again by the resumed run."""
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            jsonl.keep(self.stage(stage) / name, lambda row: row[counter] <= last)
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, git commit and hardware: what is needed to explain a number later. No variables, no keys."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "lite_huatuo": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": versions,
+        "git": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the checkout the package runs from, or None."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True,
+                              timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return "path: old → new" for every differing leaf that changes a number."""
+    found = []
+    for key in sorted({*old, *new}):
+        path = f"{prefix}{key}"
+        if path in FREE_ON_RESUME:
+            continue
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, f"{path}.")
+        elif before != after:
+            found.append(f"{path}: {before!r} → {after!r}")
+    return found

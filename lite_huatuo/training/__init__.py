@@ -1,0 +1,1 @@
+"""Stage 1 (SFT), stage 2 (PPO) and the parts they are made of."""

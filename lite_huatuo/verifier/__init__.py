@@ -1,0 +1,1 @@
+"""Judges of (question, final response, ground truth)."""
