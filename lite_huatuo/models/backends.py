@@ -1,0 +1,117 @@
+"""Load the frozen base: `plain` (transformers + bitsandbytes, CPU and CUDA) or `unsloth` (CUDA), one interface.
+
+The only module that imports unsloth, and it does so before transformers: unsloth patches it on import.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+from lite_huatuo.errors import BackendError
+from lite_huatuo.models import gguf
+from lite_huatuo.models import tokenizer as tokenizers
+from lite_huatuo.models.tokenizer import StudentTokenizer
+
+REENTRANT = {"plain": False, "unsloth": True}  # the gradient checkpointing each backend uses
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """A frozen base model with its tokenizer; `folder` is what `from_pretrained` was given (folder or Hub id)."""
+
+    model: Any
+    tokenizer: StudentTokenizer
+    backend: str
+    folder: str
+    revision: str | None
+
+
+def choose(backend: str) -> str:
+    """Return "plain" or "unsloth" for the recipe's `backend`; auto takes unsloth on CUDA where it is installed."""
+    import torch
+
+    installed = importlib.util.find_spec("unsloth") is not None
+    if backend == "unsloth" and not installed:
+        raise BackendError("base.backend: unsloth is not installed; run `pip install lite-huatuo[unsloth]` or set plain")
+    if backend == "auto":
+        return "unsloth" if installed and torch.cuda.is_available() else "plain"
+    return backend
+
+
+def compute_dtype(name: str) -> Any:
+    """Return the torch dtype of a recipe's compute_dtype; auto is float32 on CPU, bfloat16 (or float16) on CUDA."""
+    import torch
+
+    if name != "auto":
+        return getattr(torch, name)
+    if not torch.cuda.is_available():
+        return torch.float32  # bfloat16 matrix products are many times slower on most CPUs
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def load(model: str, *, fallback: str | None = None, revision: str | None = None, quantization: str = "nf4",
+         double_quantization: bool = True, dtype: str = "auto", backend: str = "auto", attention: str = "sdpa",
+         chat_template: str | None = None, max_length: int = 2048, device_map: Any = None) -> LoadedBase:
+    """Load and quantise a base, frozen. `device_map` None puts all of it on the first CUDA device, or the CPU."""
+    import torch
+
+    chosen = choose(backend)
+    if chosen == "unsloth":
+        import unsloth  # noqa: F401  (must come before transformers)
+    folder = gguf.resolve(model, fallback)
+    arguments = {
+        "revision": revision,
+        "quantization_config": quantization_config(quantization, double_quantization, compute_dtype(dtype)),
+        "device_map": device_map or {"": "cuda:0" if torch.cuda.is_available() else "cpu"},
+    }
+    loader = _load_unsloth if chosen == "unsloth" else _load_plain
+    try:
+        network = loader(folder, compute_dtype(dtype), attention, max_length, arguments)
+    except (OSError, ValueError) as error:
+        raise BackendError(f"base.model: {model}: cannot be loaded: {_first_line(error)}") from None
+    network.requires_grad_(False)
+    network.eval()
+    stops = network.generation_config.eos_token_id
+    tokenizer = tokenizers.load(
+        folder, revision=revision, chat_template=chat_template,
+        stop_ids=stops if isinstance(stops, list) else [] if stops is None else [stops],
+        vocabulary=network.get_input_embeddings().num_embeddings)
+    network.config.pad_token_id = network.generation_config.pad_token_id = tokenizer.pad_id
+    return LoadedBase(network, tokenizer, chosen, folder, revision)
+
+
+def quantization_config(quantization: str, double_quantization: bool, dtype: Any) -> Any:
+    """Return bitsandbytes' NF4 settings, or None for an unquantised base."""
+    if quantization == "none":
+        return None
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
+                              bnb_4bit_use_double_quant=double_quantization, bnb_4bit_compute_dtype=dtype)
+
+
+def _load_plain(folder: str, dtype: Any, attention: str, max_length: int, arguments: dict[str, Any]) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention,
+                                                trust_remote_code=False, use_safetensors=True, **arguments)
+
+
+def unsloth_arguments(folder: str, dtype: Any, max_length: int, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments for FastLanguageModel.from_pretrained; a test checks them against its signature."""
+    return {"model_name": folder, "max_seq_length": max_length, "dtype": dtype,
+            "load_in_4bit": arguments["quantization_config"] is not None, "trust_remote_code": False,
+            "use_exact_model_name": True, **arguments}
+
+
+def _load_unsloth(folder: str, dtype: Any, attention: str, max_length: int, arguments: dict[str, Any]) -> Any:
+    from unsloth import FastLanguageModel  # it chooses its own attention
+
+    return FastLanguageModel.from_pretrained(**unsloth_arguments(folder, dtype, max_length, arguments))[0]
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error of transformers, which often brings a page."""
+    return str(error).strip().split("\n")[0]

