@@ -146,6 +146,7 @@ class PPO(Section):
     target_kl: Positive | None = None  # stop an update's epochs when approx_kl(old, new) passes this
     truncated: Literal["no_form", "score"] = "no_form"  # a reply cut at max_reply_length: 0.0, or scored like others
     gradient_checkpointing: bool = True
+    selection_problems: Count = 64  # taken from the training problems to choose the best checkpoint
     eval_every: Count = 10  # updates
     save_every: Count = 10  # updates
     keep_checkpoints: Count = 2
@@ -194,6 +195,20 @@ class Recipe(Section):
     launch: Launch = Field(default_factory=Launch)
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=list)
 
+    def input_arguments(self) -> dict[str, Any]:
+        """Return the arguments of training.inputs.read."""
+        chosen = self.data.model_dump(exclude={"sft_eval_share", "too_long", "max_query_length", "mix"})
+        return {**chosen, "selection_problems": self.ppo.selection_problems}
+
+    def heldout_arguments(self) -> dict[str, int]:
+        """Return the limits of training.heldout.evaluate."""
+        return {"max_reply_length": self.eval.max_reply_length or self.ppo.rollout.max_reply_length,
+                "batch_size": self.eval.batch_size}
+
+    def device_map(self) -> str | None:
+        """Return "auto" (layers spread over this process's GPUs) for the pipeline strategy, else None (one device)."""
+        return "auto" if self.launch.strategy == "pipeline" else None
+
     @model_validator(mode="after")
     def _lengths_fit(self) -> Recipe:
         reply, query, total = self.ppo.rollout.max_reply_length, self.data.max_query_length, self.base.max_length
@@ -203,6 +218,9 @@ class Recipe(Section):
         if self.ppo.rollout.episodes % self.ppo.minibatches:
             raise ValueError(f"ppo.minibatches: {self.ppo.minibatches} does not divide ppo.rollout.episodes "
                              f"{self.ppo.rollout.episodes}")
+        if self.sft.save_every % self.sft.log_every:
+            raise ValueError(f"sft.save_every: {self.sft.save_every} must be a multiple of sft.log_every "
+                             f"{self.sft.log_every}, so that a resumed run logs the same lines")
         return self
 
 

@@ -40,7 +40,7 @@ def choose(backend: str) -> str:
     return backend
 
 
-def compute_dtype(name: str) -> Any:
+def torch_dtype(name: str) -> Any:
     """Return the torch dtype of a recipe's compute_dtype; auto is float32 on CPU, bfloat16 (or float16) on CUDA."""
     import torch
 
@@ -52,9 +52,12 @@ def compute_dtype(name: str) -> Any:
 
 
 def load(model: str, *, fallback: str | None = None, revision: str | None = None, quantization: str = "nf4",
-         double_quantization: bool = True, dtype: str = "auto", backend: str = "auto", attention: str = "sdpa",
+         double_quantization: bool = True, compute_dtype: str = "auto", backend: str = "auto", attention: str = "sdpa",
          chat_template: str | None = None, max_length: int = 2048, device_map: Any = None) -> LoadedBase:
-    """Load and quantise a base, frozen. `device_map` None puts all of it on the first CUDA device, or the CPU."""
+    """Load and quantise a base, frozen; the arguments are those of a recipe's `base` section.
+
+    `device_map` None puts all of it on the first CUDA device, or the CPU.
+    """
     import torch
 
     chosen = choose(backend)
@@ -63,16 +66,17 @@ def load(model: str, *, fallback: str | None = None, revision: str | None = None
     folder = gguf.resolve(model, fallback)
     arguments = {
         "revision": revision,
-        "quantization_config": quantization_config(quantization, double_quantization, compute_dtype(dtype)),
+        "quantization_config": quantization_config(quantization, double_quantization, torch_dtype(compute_dtype)),
         "device_map": device_map or {"": "cuda:0" if torch.cuda.is_available() else "cpu"},
     }
     loader = _load_unsloth if chosen == "unsloth" else _load_plain
     try:
-        network = loader(folder, compute_dtype(dtype), attention, max_length, arguments)
+        network = loader(folder, torch_dtype(compute_dtype), attention, max_length, arguments)
     except (OSError, ValueError) as error:
         raise BackendError(f"base.model: {model}: cannot be loaded: {_first_line(error)}") from None
     network.requires_grad_(False)
     network.eval()
+    _keep_differentiable(network)
     stops = network.generation_config.eos_token_id
     tokenizer = tokenizers.load(
         folder, revision=revision, chat_template=chat_template,
@@ -80,6 +84,17 @@ def load(model: str, *, fallback: str | None = None, revision: str | None = None
         vocabulary=network.get_input_embeddings().num_embeddings)
     network.config.pad_token_id = network.generation_config.pad_token_id = tokenizer.pad_id
     return LoadedBase(network, tokenizer, chosen, folder, revision)
+
+
+def _keep_differentiable(network: Any) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights for inference on CPUs with AVX512-BF16.
+
+    It does so on the first forward in eval mode, for good; from then on no gradient flows through those layers, without
+    an error, and the products are rounded to bfloat16. A test pins this.
+    """
+    for module in network.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def quantization_config(quantization: str, double_quantization: bool, dtype: Any) -> Any:

@@ -34,11 +34,13 @@ class Batch:
 
     def gather(self, hidden: Tensor) -> Tensor:
         """Return the hidden states (N, H) that predict the real reply tokens, from (M, T, H)."""
-        return hidden[self.source[:, 0], self.source[:, 1]]
+        source = self.source.to(hidden.device)  # another device where the layers are spread over several
+        return hidden[source[:, 0], source[:, 1]]
 
     def scatter(self, x: Tensor) -> Tensor:
         """Return per-token numbers (N,) laid out as (M, R), 0 at masked places."""
-        return torch.zeros(self.reply_mask.shape, dtype=x.dtype, device=x.device).masked_scatter(self.reply_mask, x)
+        mask = self.reply_mask
+        return torch.zeros(mask.shape, dtype=x.dtype, device=mask.device).masked_scatter(mask, x.to(mask.device))
 
 
 def collate(queries: Sequence[list[int]], replies: Sequence[list[int]], *, pad_id: int, width: int,
@@ -64,6 +66,7 @@ def token_logprobs(hidden: Tensor, targets: Tensor, lm_head: Callable[[Tensor], 
 
     def one(part: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         logits = lm_head(part).float() / temperature
+        wanted = wanted.to(logits.device)
         logprobs = torch.gather(logits, 1, wanted.unsqueeze(1)).squeeze(1) - torch.logsumexp(logits, dim=1)
         return logprobs, entropy(logits)
 

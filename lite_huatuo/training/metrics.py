@@ -10,7 +10,6 @@ METRICS: dict[str, str] = {
     "sft/gradient_norm": "norm of the adapter's gradient before clipping",
     "sft/learning_rate": "learning rate of the last optimizer step",
     "sft/epoch": "passes over the examples so far",
-    "sft/tokens": "tokens (queries and replies) seen so far",
     "score/mean": "mean score of the update's episodes",
     "score/right_share": "share of episodes whose final response the verifier found right",
     "score/form_share": "share of episodes with a well-formed reply",

@@ -1,0 +1,127 @@
+"""Measure the exact verifier: against human labels, on matched and mismatched pairs, and its speed.
+
+    python benchmarks/exact_verifier.py --data DIR [--json] [--misses]
+
+DIR is a folder of judged files: judged/evouna_tq.jsonl, judged/evouna_nq.jsonl and judged/kqa.jsonl, one JSON object a
+line with id, question, reference, response and label (true where a human called the response right); and
+upstream_sample/medical_o1_sample.json, a list of rows with Question, Response and "Ground-True Answer".
+
+The rules were written while looking at evouna_tq and the even rows of the sample (development); evouna_nq, the odd rows
+and kqa are the test. Intervals are Wilson's, at 95 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+from lite_huatuo.verifier.base import Item, Verdict
+from lite_huatuo.verifier.exact import ExactVerifier, normalise
+
+SEED = 0
+JUDGED = {"evouna_tq": "development", "evouna_nq": "test", "kqa": "test"}
+Row = dict[str, object]
+
+
+def wilson(hits: int, n: int, z: float = 1.96) -> dict[str, float | int]:
+    """Return hits / n with its 95 % Wilson interval."""
+    if n == 0:
+        return {"value": math.nan, "low": math.nan, "high": math.nan, "hits": 0, "n": 0}
+    share, spread = hits / n, z * math.sqrt(hits * (n - hits) / n**3 + z * z / (4 * n * n))
+    middle, scale = share + z * z / (2 * n), 1 + z * z / n
+    low, high = (middle - spread) / scale, (middle + spread) / scale
+    return {"value": share, "low": max(0.0, low), "high": min(1.0, high), "hits": hits, "n": n}
+
+
+def against_humans(path: Path, misses: bool) -> Row:
+    """Compare the verdicts with the human labels of one judged file."""
+    rows = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]
+    items = [Item(row["question"], row["response"], row["reference"]) for row in rows]
+    pairs = list(zip(rows, ExactVerifier().verify(items), strict=True))
+    assert all(verdict.failure is None for _, verdict in pairs), "a judged file holds an empty reference"
+    said, held = [bool(v.correct) for _, v in pairs], [bool(row["label"]) for row in rows]
+    both = sum(a and b for a, b in zip(said, held, strict=True))
+    if misses:
+        for row, verdict in pairs:
+            if verdict.correct != row["label"]:
+                show(path.stem, verdict, row["reference"], row["response"])
+    return {"n": len(rows), "right by label": sum(held),
+            "accuracy": wilson(sum(a == b for a, b in zip(said, held, strict=True)), len(rows)),
+            "precision": wilson(both, sum(said)), "recall": wilson(both, sum(held)),
+            "false positive rate": wilson(sum(said) - both, len(rows) - sum(held))}
+
+
+def show(name: str, verdict: Verdict, reference: str, response: str) -> None:
+    kind = "false positive" if verdict.correct else "miss"
+    print(f"{name} | {kind} | {verdict.raw} | {reference[:120]} | {' '.join(response.split())[:240]}")
+
+
+def pairs_of_sample(rows: list[dict[str, str]], misses: bool) -> Row:
+    """Judge every response against its own ground truth, against a shuffled one, and against every other one."""
+    verifier = ExactVerifier()
+    truths = [row["Ground-True Answer"] for row in rows]
+    own = verifier.verify([Item(row["Question"], row["Response"], row["Ground-True Answer"]) for row in rows])
+    order = list(range(len(rows)))
+    random.Random(SEED).shuffle(order)
+    shuffled = []
+    for place, k in enumerate(order):
+        others = (order[(place + step) % len(order)] for step in range(1, len(order)))
+        other = next(j for j in others if normalise(truths[j]) != normalise(truths[k]))
+        shuffled.append(Item(rows[k]["Question"], rows[k]["Response"], truths[other]))
+    every = [Item(row["Question"], row["Response"], truth) for row in rows for truth in truths
+             if normalise(truth) != normalise(row["Ground-True Answer"])]
+    if misses:
+        for row, verdict in zip(rows, own, strict=True):
+            if not verdict.correct:
+                show("sample", verdict, row["Ground-True Answer"], row["Response"])
+        for item, verdict in zip(every, verifier.verify(every), strict=True):
+            if verdict.correct:
+                show("mismatched", verdict, item.ground_truth, item.final_response)
+    verdicts = {"own": own, "shuffled": verifier.verify(shuffled), "every other": verifier.verify(every)}
+    return {f"accepted, {whose} ground truth": wilson(sum(bool(v.correct) for v in found), len(found))
+            for whose, found in verdicts.items()}
+
+
+def speed(path: Path) -> Row:
+    """Time one pass over the judged short answers, ground truths read afresh."""
+    rows = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]
+    items = [Item(row["question"], row["response"], row["reference"]) for row in rows]
+    start = time.perf_counter()
+    ExactVerifier().verify(items)
+    first = time.perf_counter() - start
+    start = time.perf_counter()
+    ExactVerifier().verify(items)
+    return {"items per second, first pass": round(len(items) / first),
+            "items per second, ground truths cached": round(len(items) / (time.perf_counter() - start))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=Path, help="a folder of judged files")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    parser.add_argument("--misses", action="store_true", help="print every disagreement first")
+    options = parser.parse_args()
+    judged = options.data / "judged"
+    report: dict[str, Row] = {"speed": speed(judged / "evouna_nq.jsonl")}  # first, while no ground truth is cached
+    for name, split in JUDGED.items():
+        shown = options.misses and split == "development"
+        report[f"{name} ({split})"] = against_humans(judged / f"{name}.jsonl", shown)
+    sample = json.loads((options.data / "upstream_sample" / "medical_o1_sample.json").read_text("utf-8"))
+    report["sample, even rows (development)"] = pairs_of_sample(sample[0::2], options.misses)
+    report["sample, odd rows (test)"] = pairs_of_sample(sample[1::2], False)
+    if options.json:
+        print(json.dumps(report, indent=1))
+        return
+    for name, figures in report.items():
+        for what, figure in figures.items():
+            text = (f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]  {figure['hits']}/{figure['n']}"
+                    if isinstance(figure, dict) else str(figure))
+            print(f"| {name} | {what} | {text} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Greedy evaluation on problems the student never trains on; replies are kept as they come and never written twice."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lite_huatuo import jsonl
+from lite_huatuo.models.shared_base import SharedBase
+from lite_huatuo.records import VerifiableProblem
+from lite_huatuo.response_format import parse
+from lite_huatuo.training.progress import Progress
+from lite_huatuo.training.rollout import Episode, generate, judge
+from lite_huatuo.verifier.base import Verifier
+
+REPORT = "report.json"
+
+
+def evaluate(shared: SharedBase, adapter: str, problems: Sequence[VerifiableProblem], verifier: Verifier, path: Path, *,
+             max_reply_length: int, batch_size: int, progress: Progress) -> dict[str, Any]:
+    """Answer every problem with one adapter (or the bare base), append predictions to `path`, return the summary.
+
+    Batches are the same however often the work is interrupted: one that is whole in the file is not answered again.
+    """
+    done = {row["id"] for _, row in jsonl.iter_rows(path)} if path.exists() else set()
+    queries = {problem.id: shared.tokenizer.query(problem.question) for problem in problems}
+    order = sorted(problems, key=lambda problem: (len(queries[problem.id]), problem.id))
+    progress.start(f"evaluate {path.stem.split('.')[-1]}", len(order))
+    for start in range(0, len(order), batch_size):
+        group = order[start : start + batch_size]
+        if not all(problem.id in done for problem in group):
+            with shared.using(adapter):
+                episodes = generate(shared, group, [queries[problem.id] for problem in group], temperature=None,
+                                    max_reply_length=max_reply_length, batch_size=batch_size)
+            judge(episodes, verifier)
+            jsonl.append(path, [prediction(episode) for episode in episodes if episode.problem.id not in done])
+        progress.advance(len(group))
+    wanted = {problem.id for problem in problems}
+    return summarise([row for _, row in jsonl.iter_rows(path) if row["id"] in wanted])
+
+
+def prediction(episode: Episode) -> dict[str, Any]:
+    """Return the row of one reply: what was said, what was read, what the verifier found, and why."""
+    sections = parse(episode.text) if episode.well_formed else None
+    verdict = episode.verdict
+    return {
+        "id": episode.problem.id,
+        "question": episode.problem.question,
+        "ground_truth": episode.problem.ground_truth,
+        "reply": episode.text,
+        "reading": sections.final_response if sections else None,
+        "well_formed": episode.well_formed,
+        "stopped": episode.stopped,
+        "correct": (verdict.correct if verdict else False),
+        "verdict": (verdict.failure or verdict.raw) if verdict else "no final response",
+        "score": episode.score,
+        "length": len(episode.reply),
+    }
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return counts, shares, the mean score with its standard error, and the mean reply length.
+
+    Rows whose verifier failed count in `failed` and in no share of right ones and no score.
+    """
+    judged = [row for row in rows if row["score"] is not None]
+    scores = [row["score"] for row in judged]
+    return {
+        "problems": len(rows),
+        "failed": len(rows) - len(judged),
+        "well_formed": sum(row["well_formed"] for row in rows),
+        "right": sum(bool(row["correct"]) for row in judged),
+        "score": statistics.fmean(scores) if scores else float("nan"),
+        "score_standard_error": statistics.stdev(scores) / len(scores) ** 0.5 if len(scores) > 1 else 0.0,
+        "length": statistics.fmean(row["length"] for row in rows) if rows else 0.0,
+    }
+
+
+def report(shared: SharedBase, adapter: str, name: str, problems: Sequence[VerifiableProblem], verifier: Verifier,
+           folder: Path, progress: Progress, **limits: int) -> dict[str, Any]:
+    """Evaluate into folder/heldout.<name>.jsonl, add the summary to folder/report.json and return it."""
+    summary = evaluate(shared, adapter, problems, verifier, folder / f"heldout.{name}.jsonl", progress=progress, **limits)
+    jsonl.write_text(folder / REPORT, json.dumps({**read_report(folder), name: summary}, indent=2) + "\n")
+    return summary
+
+
+def read_report(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the summaries of a run's eval folder by name (base, sft, ppo)."""
+    path = folder / REPORT
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -1,0 +1,52 @@
+"""What both stages read: SFT examples and problems, split so that nothing evaluated is ever trained on."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from lite_huatuo.data import sources
+from lite_huatuo.errors import RecordError
+from lite_huatuo.records import SFTExample, VerifiableProblem
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """`problems` for PPO, `selection` to choose its best checkpoint, `heldout` for the result table; all disjoint.
+
+    `removed` counts SFT examples and problems left out because their question is a held-out one.
+    """
+
+    sft: list[SFTExample]
+    problems: list[VerifiableProblem]
+    selection: list[VerifiableProblem]
+    heldout: list[VerifiableProblem]
+    removed: int
+
+
+def read(*, sft: str, problems: str, heldout: str | None, heldout_share: float, sft_limit: int | None,
+         problems_limit: int | None, heldout_limit: int | None, seed: int, selection_problems: int) -> Inputs:
+    """Load and split; arguments as in a recipe's `data` section and `ppo.selection_problems`."""
+    pool = sources.load_problems(problems, limit=problems_limit, seed=seed)
+    random.Random(seed).shuffle(pool)
+    if heldout is not None:
+        held = sources.load_problems(heldout, limit=heldout_limit, seed=seed)
+    else:
+        count = min(max(1, round(heldout_share * len(pool))), heldout_limit or len(pool))
+        held, pool = pool[:count], pool[count:]
+    asked = {_key(problem.question) for problem in held}
+    examples = sources.load_sft(sft, limit=sft_limit, seed=seed)
+    kept_examples = [example for example in examples if _key(example.question) not in asked]
+    kept_pool = [problem for problem in pool if _key(problem.question) not in asked]
+    removed = len(examples) + len(pool) - len(kept_examples) - len(kept_pool)
+    selection, kept_pool = kept_pool[:selection_problems], kept_pool[selection_problems:]
+    if not kept_pool or not kept_examples:
+        raise RecordError(f"data.problems: {problems}: nothing is left to train on after {len(held)} held-out and "
+                          f"{len(selection)} selection problems; give more, or lower data.heldout_share and "
+                          "ppo.selection_problems")
+    return Inputs(kept_examples, kept_pool, selection, held, removed)
+
+
+def _key(question: str) -> str:
+    """Return a question's letters and digits, lower case: equal for the same words."""
+    return "".join(character for character in question.lower() if character.isalnum())

@@ -1,0 +1,279 @@
+"""Stage 2: PPO with a verifier's score, actor, critic and reference being adapters on one frozen base.
+
+Each update: 1 collect, 2 shape rewards, 3 advantages, 4 epochs of minibatches, 5 log, sample, checkpoint.
+Reads runs/<name>/sft/final/actor; writes runs/<name>/ppo/final/{actor,critic,reference} and value_head.safetensors.
+
+Departures from the published code: LoRA adapters instead of full weights (a learning rate ten times its own), the score
+at the stop token itself instead of one position later, gradients clipped for actor and critic apart.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lite_huatuo.errors import CheckpointError, RecordError
+from lite_huatuo.models import backends
+from lite_huatuo.models.shared_base import SharedBase, describe
+from lite_huatuo.models.value_head import ValueHead
+from lite_huatuo.recipe import PPO, Recipe
+from lite_huatuo.records import VerifiableProblem
+from lite_huatuo.run_dir import RunDir
+from lite_huatuo.training import checkpoint, heldout, inputs, metrics, ppo_math, rollout, trackers
+from lite_huatuo.training.ppo_update import Coefficients, Learner, learning_rate_factor
+from lite_huatuo.training.progress import Progress, Quiet
+from lite_huatuo.training.rollout import Episode, Rollout
+from lite_huatuo.verifier import choose
+from lite_huatuo.verifier.base import Verifier
+
+
+@dataclass
+class State:
+    """What a checkpoint remembers beside tensors: updates done, and the best evaluation so far."""
+
+    update: int = 0
+    best_update: int = 0
+    best_score: float = float("-inf")
+
+
+@dataclass
+class Stage:
+    """Everything one PPO run works with."""
+
+    settings: PPO
+    run: RunDir
+    progress: Progress
+    shared: SharedBase
+    learner: Learner
+    verifier: Verifier
+    problems: list[VerifiableProblem]
+    selection: list[VerifiableProblem]
+    limits: dict[str, int]
+    log: trackers.Log
+    state: State
+
+    @property
+    def updates(self) -> int:
+        """Updates in all."""
+        return count_updates(self.settings)
+
+
+def count_updates(settings: PPO) -> int:
+    """Return the number of updates that `total_episodes` make, at least one."""
+    return max(1, settings.total_episodes // settings.rollout.episodes)
+
+
+def train(recipe: Recipe, run: RunDir, progress: Progress | None = None) -> None:
+    """Run stage 2 in a run folder, from its newest checkpoint if there is one. A finished stage is left alone."""
+    from transformers import set_seed
+
+    progress = progress or Quiet()
+    if run.is_done("ppo"):
+        progress.note("stage 2 (PPO) is done already")
+        return
+    start = run.stage("sft") / recipe.ppo.start_from / "actor"
+    if not start.is_dir():
+        raise CheckpointError(f"{start}: no SFT adapter to start from; run `lite-huatuo train --stage sft` on this run first")
+    data = inputs.read(**recipe.input_arguments())
+    verifier = choose.make(recipe.verifier.kind)
+    loaded = backends.load(**recipe.base.model_dump(), device_map=recipe.device_map())
+    set_seed(recipe.ppo.seed)
+    shared = SharedBase.from_adapters(loaded, {"reference": start, "actor": start, "critic": start}, ("actor", "critic"))
+    if recipe.ppo.gradient_checkpointing:
+        shared.enable_checkpointing()
+    stage = Stage(recipe.ppo, run, progress, shared, _learner(recipe.ppo, shared), verifier,
+                  _askable(data.problems, shared, recipe.data.max_query_length), data.selection,
+                  recipe.heldout_arguments(), trackers.Log(recipe.report_to, run.path / "ppo"), State())
+    _resume(stage)
+    progress.note(f"stage 2 (PPO): {len(stage.problems)} problems, {len(data.problems) - len(stage.problems)} dropped as too "
+                  f"long, {len(stage.selection)} to choose the best checkpoint, {stage.updates} updates of "
+                  f"{recipe.ppo.rollout.episodes} episodes")
+    run.event("ppo started", update=stage.state.update, **describe(shared))
+    progress.start("train ppo", stage.updates)
+    progress.advance(stage.state.update)
+    while stage.state.update < stage.updates:
+        _update(stage)
+    _choose_final(stage)
+    heldout.report(shared, "actor", "ppo", data.heldout, verifier, run.path / "eval", progress, **stage.limits)
+    checkpoint.save_policy(run.stage("ppo") / "final", shared, stage.learner.head, ("actor", "critic", "reference"))
+    shutil.rmtree(run.stage("ppo") / "best", ignore_errors=True)
+    run.event("ppo finished", best_update=stage.state.best_update)
+    stage.log.close()
+
+
+def _update(stage: Stage) -> None:
+    """Do one update, the five steps."""
+    settings, update = stage.settings, stage.state.update + 1
+    clock = [time.perf_counter()]
+
+    # 1 collect
+    episodes = _collect(stage, pick(stage.problems, stage.state.update * settings.rollout.episodes,
+                                    settings.rollout.episodes, settings.seed))
+    clock.append(time.perf_counter())
+    rollout.judge(episodes, stage.verifier, truncated=settings.truncated)
+    data = rollout.measure(stage.shared, stage.learner.head, episodes, temperature=settings.rollout.temperature,
+                           microbatch_tokens=settings.microbatch_tokens)
+    if not data.episodes:
+        reason = next((e.verdict.failure for e in episodes if e.verdict and e.verdict.failure), "unknown")
+        raise RecordError(f"update {update}: the verifier failed on every episode ({reason}); mend it, then --resume")
+    clock.append(time.perf_counter())
+
+    # 2 shape rewards
+    mask = data.reply_mask
+    rewards = ppo_math.shape_rewards(data.scores, data.logprobs, data.reference, mask, kl_coef=settings.kl_coef)
+
+    # 3 advantages; the critic may have a lambda of its own (decoupled GAE)
+    advantages = ppo_math.gae(rewards, data.values, mask, gamma=settings.gamma, gae_lambda=settings.gae_lambda)
+    critic_lambda = settings.gae_lambda if settings.critic_gae_lambda is None else settings.critic_gae_lambda
+    returns = data.values + ppo_math.gae(rewards, data.values, mask, gamma=settings.gamma, gae_lambda=critic_lambda)
+    used = ppo_math.masked_whiten(advantages, mask) if settings.whiten_advantages else advantages
+
+    # 4 epochs of minibatches
+    figures = stage.learner.learn(
+        data, used, returns, epochs=settings.epochs, minibatches=settings.minibatches, target_kl=settings.target_kl,
+        train_actor=update > settings.critic_warmup_updates, factors=_factors(stage))
+    clock.append(time.perf_counter())
+
+    # 5 log, sample, checkpoint
+    row = {"update": update, **_figures(data, rewards, advantages, returns), **figures, **_times(clock, data)}
+    stage.state.update = update
+    row.update(_select(stage))
+    stage.run.log("ppo", metrics.check(row))
+    stage.log.write(row, update)
+    if update % settings.sample_every == 0 or update == 1:
+        stage.run.sample("ppo", [{"update": update, **heldout.prediction(e)} for e in episodes[: settings.samples]])
+    if update % settings.save_every == 0 or update == stage.updates:
+        _save(stage)
+    stage.progress.advance(1, **{name: row[name] for name in ("score/mean", "score/form_share", "reference/kl_per_token")})
+
+
+def pick(problems: Sequence[VerifiableProblem], start: int, count: int, seed: int) -> list[VerifiableProblem]:
+    """Return episodes start … start+count of an endless run over the problems, shuffled anew each pass by the seed."""
+    places = [divmod(position, len(problems)) for position in range(start, start + count)]
+    orders = {}
+    for lap in {lap for lap, _ in places}:
+        orders[lap] = list(range(len(problems)))
+        random.Random(f"{seed}/{lap}").shuffle(orders[lap])
+    return [problems[orders[lap][place]] for lap, place in places]
+
+
+def _collect(stage: Stage, problems: list[VerifiableProblem]) -> list[Episode]:
+    """Sample one reply per problem from the actor."""
+    settings = stage.settings.rollout
+    queries = [stage.shared.tokenizer.query(problem.question) for problem in problems]
+    with stage.shared.using("actor"):
+        return rollout.generate(stage.shared, problems, queries, max_reply_length=settings.max_reply_length,
+                                batch_size=settings.batch_size, temperature=settings.temperature, top_p=settings.top_p)
+
+
+def _factors(stage: Stage) -> list[float]:
+    """Return the learning rate factors of this update's optimizer steps."""
+    settings = stage.settings
+    steps = settings.epochs * settings.minibatches
+    return [learning_rate_factor(settings.schedule, stage.state.update * steps + step, stage.updates * steps,
+                                 settings.warmup_ratio) for step in range(steps)]
+
+
+def _select(stage: Stage) -> dict[str, float]:
+    """Every eval_every updates and at the end: evaluate on the selection problems and keep the best policy."""
+    settings, state = stage.settings, stage.state
+    if not stage.selection or (state.update % settings.eval_every and state.update != stage.updates):
+        return {}
+    with stage.shared.using("actor"):
+        queries = [stage.shared.tokenizer.query(problem.question) for problem in stage.selection]
+        episodes = rollout.generate(stage.shared, stage.selection, queries, temperature=None, **stage.limits)
+    rollout.judge(episodes, stage.verifier)
+    summary = heldout.summarise([heldout.prediction(episode) for episode in episodes])
+    if summary["score"] >= state.best_score:
+        state.best_update, state.best_score = state.update, summary["score"]
+        checkpoint.save_policy(_best(stage), stage.shared, stage.learner.head, ("actor", "critic"))
+    return {"heldout/score": summary["score"], "heldout/right_share": summary["right"] / summary["problems"],
+            "heldout/form_share": summary["well_formed"] / summary["problems"]}
+
+
+def _best(stage: Stage) -> Any:
+    """Return the folder of the best policy so far; one folder per update, so that a resumed run finds its own."""
+    return stage.run.stage("ppo") / "best" / f"update-{stage.state.best_update:06d}"
+
+
+def _save(stage: Stage) -> None:
+    """Write a checkpoint, then delete what no checkpoint needs."""
+    folder = stage.run.stage("ppo") / "checkpoints"
+    checkpoint.save(folder / f"update-{stage.state.update:06d}", stage.shared, stage.learner.head,
+                    stage.learner.optimizers, asdict(stage.state))
+    checkpoint.prune(folder, stage.settings.keep_checkpoints)
+
+
+def _resume(stage: Stage) -> None:
+    """Go on from the newest checkpoint, or from the beginning; drop what was logged after it."""
+    newest = checkpoint.latest(stage.run.stage("ppo") / "checkpoints")
+    if newest is not None:
+        stage.state = State(**checkpoint.load(newest, stage.shared, stage.learner.head, stage.learner.optimizers))
+    stage.run.rewind("ppo", "update", stage.state.update)
+
+
+def _choose_final(stage: Stage) -> None:
+    """Load the best policy into actor and critic, where the recipe asks for it."""
+    if stage.settings.select_best and stage.state.best_update not in (0, stage.updates):
+        stage.progress.note(f"best checkpoint: update {stage.state.best_update}")
+        for adapter in ("actor", "critic"):
+            stage.shared.load(adapter, _best(stage) / adapter)
+        stage.learner.head.load(_best(stage) / "value_head.safetensors")
+
+
+def _learner(settings: PPO, shared: SharedBase) -> Learner:
+    """Build value head and optimisers."""
+    critic_rate = settings.critic_learning_rate or settings.learning_rate
+    return Learner(
+        shared, ValueHead(shared.hidden_size).to(shared.device),
+        Coefficients(temperature=settings.rollout.temperature, clip_range=settings.clip_range,
+                     value_clip_range=settings.value_clip_range, value_coef=settings.value_coef,
+                     entropy_coef=settings.entropy_coef, max_grad_norm=settings.max_grad_norm,
+                     microbatch_tokens=settings.microbatch_tokens),
+        optimizer=settings.optimizer, learning_rate=settings.learning_rate, critic_learning_rate=critic_rate,
+        value_head_learning_rate=settings.value_head_learning_rate or critic_rate, weight_decay=settings.weight_decay)
+
+
+def _askable(problems: list[VerifiableProblem], shared: SharedBase, limit: int) -> list[VerifiableProblem]:
+    """Return the problems whose query fits the recipe's limit."""
+    kept = [problem for problem in problems if len(shared.tokenizer.query(problem.question)) <= limit]
+    if not kept:
+        raise RecordError(f"data.problems: no query fits data.max_query_length {limit}; raise it")
+    return kept
+
+
+def _figures(data: Rollout, rewards: Any, advantages: Any, returns: Any) -> dict[str, float]:
+    """Return the update's metrics that come from the rollout; names are defined in metrics.py."""
+    mask, episodes = data.reply_mask, data.episodes
+    lengths = [len(episode.reply) for episode in episodes]
+    kl = ppo_math.kl_k1(data.logprobs, data.reference)
+    mean = ppo_math.masked_mean(advantages, mask)
+    explained = ppo_math.explained_variance(data.values, returns, mask).item()
+    return {
+        "score/mean": data.scores.mean().item(),
+        "score/right_share": sum(bool(e.verdict and e.verdict.correct) for e in episodes) / len(episodes),
+        "score/form_share": sum(e.well_formed for e in episodes) / len(episodes),
+        "score/stopped_share": sum(e.stopped for e in episodes) / len(episodes),
+        "score/dropped": len(data.dropped),
+        "reply/length_mean": sum(lengths) / len(lengths),
+        "reply/length_max": max(lengths),
+        "policy/entropy": ppo_math.masked_mean(data.entropy, mask).item(),
+        "reference/kl_per_token": ppo_math.masked_mean(kl, mask).item(),
+        "reference/kl_per_reply": ppo_math.masked_sum(kl, mask).item() / len(episodes),
+        "reward/mean": rewards.sum().item() / len(episodes),
+        "advantage/mean": mean.item(),
+        "advantage/std": ppo_math.masked_mean((advantages - mean) ** 2, mask).sqrt().item(),
+        "value/mean": ppo_math.masked_mean(data.values, mask).item(),
+        **({} if explained != explained else {"value/explained_variance": explained}),
+    }
+
+
+def _times(clock: list[float], data: Rollout) -> dict[str, float]:
+    """Return the update's seconds by phase and its speed."""
+    names = ("time/rollout_seconds", "time/scoring_seconds", "time/learning_seconds")
+    seconds = {name: after - before for name, before, after in zip(names, clock, clock[1:], strict=False)}
+    return {**seconds, "time/tokens_per_second": int(data.reply_mask.sum()) / (clock[-1] - clock[0])}

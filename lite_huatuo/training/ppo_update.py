@@ -1,0 +1,136 @@
+"""The learning half of a PPO update: epochs of minibatches of microbatches over one rollout."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lite_huatuo.models.shared_base import SharedBase
+from lite_huatuo.models.value_head import ValueHead
+from lite_huatuo.training import ppo_math
+from lite_huatuo.training.logprobs import microbatches
+from lite_huatuo.training.rollout import Rollout, pack, reply_logprobs, reply_values
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """The numbers of the loss; DESIGN names, see recipe.PPO for what others call them."""
+
+    temperature: float
+    clip_range: float
+    value_clip_range: float
+    value_coef: float
+    entropy_coef: float
+    max_grad_norm: float
+    microbatch_tokens: int
+
+
+def learning_rate_factor(schedule: str, step: int, total: int, warmup_ratio: float) -> float:
+    """Return the factor on the learning rate of optimizer step `step` (0-based) of `total`: warm-up, then the schedule."""
+    warmup = math.ceil(warmup_ratio * total)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    left = 1 - (step - warmup) / max(1, total - warmup)
+    return {"constant": 1.0, "linear": left, "cosine": 0.5 * (1 + math.cos(math.pi * (1 - left)))}[schedule]
+
+
+class Learner:
+    """Actor and critic on the shared base, with their optimisers."""
+
+    def __init__(self, shared: SharedBase, head: ValueHead, coefficients: Coefficients, *, optimizer: str,
+                 learning_rate: float, critic_learning_rate: float, value_head_learning_rate: float,
+                 weight_decay: float) -> None:
+        self.shared, self.head, self.coefficients = shared, head, coefficients
+        actor = [{"params": list(shared.parameters("actor").values()), "lr": learning_rate}]
+        critic = [{"params": list(shared.parameters("critic").values()), "lr": critic_learning_rate},
+                  {"params": list(head.parameters()), "lr": value_head_learning_rate}]
+        make = _optimizer(optimizer)
+        self.optimizers = {"actor": make(actor, weight_decay=weight_decay), "critic": make(critic, weight_decay=weight_decay)}
+        self._peak = {name: [group["lr"] for group in opt.param_groups] for name, opt in self.optimizers.items()}
+
+    def set_learning_rate(self, factor: float) -> None:
+        """Set every learning rate to its peak times `factor`."""
+        for name, optimizer in self.optimizers.items():
+            for group, peak in zip(optimizer.param_groups, self._peak[name], strict=True):
+                group["lr"] = peak * factor
+
+    def learn(self, rollout: Rollout, advantages: Tensor, returns: Tensor, *, epochs: int, minibatches: int,
+              target_kl: float | None, train_actor: bool, factors: Sequence[float]) -> dict[str, float]:
+        """Take epochs * minibatches optimizer steps (fewer if `target_kl` stops them); return the means of their figures.
+
+        advantages and returns are (B, R). `factors` holds each step's learning rate factor.
+        """
+        seen: dict[str, list[float]] = defaultdict(list)
+        done, step, kl = 0, 0, 0.0
+        for _ in range(epochs):
+            kls = []
+            for members in torch.randperm(len(rollout.episodes)).chunk(minibatches):
+                self.set_learning_rate(factors[step])
+                figures = self.step(rollout, advantages, returns, members.tolist(), train_actor=train_actor)
+                kls.append(figures.pop("policy/approx_kl", 0.0))
+                for name, value in figures.items():
+                    seen[name].append(value)
+                step += 1
+            done, kl = done + 1, sum(kls) / len(kls)
+            if target_kl is not None and kl > target_kl:
+                break
+        means = {name: sum(values) / len(values) for name, values in seen.items()}
+        learning_rate = self.optimizers["actor"].param_groups[0]["lr"] if train_actor else 0.0
+        return {**means, "policy/approx_kl": kl, "policy/epochs": done, "policy/learning_rate": learning_rate}
+
+    def step(self, rollout: Rollout, advantages: Tensor, returns: Tensor, members: list[int], *,
+             train_actor: bool) -> dict[str, float]:
+        """One optimizer step of the critic and (unless the actor is frozen) of the actor on some episodes."""
+        figures = self._backward(rollout, advantages, returns, members, train_actor=train_actor)
+        for name in ("actor", "critic") if train_actor else ("critic",):
+            parameters = [p for group in self.optimizers[name].param_groups for p in group["params"]]
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.coefficients.max_grad_norm)
+            figures[f"{'policy' if name == 'actor' else 'value'}/gradient_norm"] = norm.item()
+            self.optimizers[name].step()
+            self.optimizers[name].zero_grad(set_to_none=True)
+        return figures
+
+    def _backward(self, rollout: Rollout, advantages: Tensor, returns: Tensor, members: list[int], *,
+                  train_actor: bool) -> dict[str, float]:
+        """Accumulate the minibatch's gradients, microbatch by microbatch; each backward inside its adapter's context."""
+        c, shared = self.coefficients, self.shared
+        mask_all = rollout.reply_mask[members]
+        tokens = int(mask_all.sum())
+        figures: dict[str, float] = defaultdict(float)
+        for group in microbatches([rollout.episodes[i].length for i in members], budget=c.microbatch_tokens):
+            rows = [members[j] for j in group]
+            batch = pack(shared, [rollout.episodes[i] for i in rows], rollout.reply_mask.shape[1])
+            mask = batch.reply_mask
+            old, adv, values_old, target = (x[rows].to(shared.device)
+                                            for x in (rollout.logprobs, advantages, rollout.values, returns))
+            if train_actor:
+                with shared.using("actor", learn=True):
+                    logprobs, spread = reply_logprobs(shared, batch, temperature=c.temperature)
+                    policy = ppo_math.policy_loss(logprobs, old, adv, mask, clip_range=c.clip_range, tokens=tokens)
+                    bonus = c.entropy_coef * ppo_math.masked_sum(spread, mask) / tokens
+                    (policy.loss - bonus).backward()
+                figures["policy/loss"] += policy.loss.item()
+                figures["policy/clip_share"] += policy.clipped.item() / tokens
+                figures["policy/approx_kl"] += policy.kl.item() / tokens
+            with shared.using("critic", learn=True):
+                values = reply_values(shared, self.head, batch)
+                value = ppo_math.value_loss(values, values_old, target, mask, value_clip_range=c.value_clip_range,
+                                            tokens=tokens)
+                (c.value_coef * value.loss).backward()
+            figures["value/loss"] += value.loss.item()
+            figures["value/clip_share"] += value.clipped.item() / tokens
+        return dict(figures)
+
+
+def _optimizer(name: str) -> type[torch.optim.Optimizer]:
+    """Return the optimizer class of a recipe's `optimizer`."""
+    if name == "adamw":
+        return torch.optim.AdamW
+    from bitsandbytes.optim import PagedAdamW8bit
+
+    return PagedAdamW8bit

@@ -1,0 +1,178 @@
+"""Stage 1: fine-tune the actor adapter on (question -> complex CoT + response) with TRL's SFTTrainer.
+
+Reads the recipe and its data; writes runs/<name>/sft/final/actor, the reference and the start of stage 2.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lite_huatuo.models import backends
+from lite_huatuo.models.shared_base import BASE, SharedBase, describe
+from lite_huatuo.recipe import Recipe
+from lite_huatuo.run_dir import RunDir
+from lite_huatuo.training import heldout, inputs, metrics, sft_data
+from lite_huatuo.training.progress import Progress, Quiet
+from lite_huatuo.verifier import choose
+
+WHOLE = "whole"  # marker written into a checkpoint after everything else
+# What the trainer calls its figures, and what we call them.
+FIGURES = {"loss": "sft/loss", "eval_loss": "sft/eval_loss", "mean_token_accuracy": "sft/token_accuracy",
+           "entropy": "sft/entropy", "grad_norm": "sft/gradient_norm", "learning_rate": "sft/learning_rate",
+           "epoch": "sft/epoch"}
+
+
+def train(recipe: Recipe, run: RunDir, progress: Progress | None = None) -> None:
+    """Run stage 1 in a run folder, from its newest checkpoint if there is one. A finished stage is left alone.
+
+    Before it, the bare base answers the held-out problems; after it, the trained adapter does.
+    """
+    import torch
+    from transformers import set_seed
+
+    progress = progress or Quiet()
+    if run.is_done("sft"):
+        progress.note("stage 1 (SFT) is done already")
+        return
+    data = inputs.read(**recipe.input_arguments())
+    verifier = choose.make(recipe.verifier.kind)
+    loaded = backends.load(**recipe.base.model_dump(), device_map=recipe.device_map())
+    rows = sft_data.tokenise(data.sft, loaded.tokenizer, max_length=recipe.base.max_length,
+                             max_query_length=recipe.data.max_query_length, too_long=recipe.data.too_long,
+                             eval_share=recipe.data.sft_eval_share, seed=recipe.data.seed)
+    set_seed(recipe.sft.seed)
+    shared = SharedBase.fresh(loaded, "actor", **recipe.adapter.model_dump())
+    note = (f"stage 1 (SFT): {len(rows.train)} examples, {len(rows.evaluation)} for the evaluation loss, {rows.cut} cut, "
+            f"{rows.dropped} dropped as too long, {data.removed} removed as held out")
+    progress.note(note)
+    run.event("sft started", cut=rows.cut, dropped=rows.dropped, removed=data.removed, **describe(shared))
+    heldout.report(shared, BASE, "base", data.heldout, verifier, run.path / "eval", progress, **recipe.heldout_arguments())
+    _fit(recipe, run, shared, rows, progress)
+    heldout.report(shared, "actor", "sft", data.heldout, verifier, run.path / "eval", progress, **recipe.heldout_arguments())
+    _finish(run, shared)
+    run.event("sft finished")
+    del shared, loaded
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _finish(run: RunDir, shared: SharedBase) -> None:
+    """Write final/actor, whole or not at all."""
+    temporary = run.stage("sft") / ".tmp-final"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    shared.save("actor", temporary / "actor")
+    os.replace(temporary, run.stage("sft") / "final")
+
+
+def _fit(recipe: Recipe, run: RunDir, shared: SharedBase, rows: sft_data.SFTRows, progress: Progress) -> None:
+    """Train the actor adapter in place, resuming from the newest whole checkpoint."""
+    import torch
+    from datasets import Dataset
+    from trl import SFTTrainer
+
+    checkpoint = _latest(run.stage("sft") / "checkpoints")
+    last = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
+    run.rewind("sft", "step", last)
+    arguments = trainer_arguments(recipe, run, evaluate=bool(rows.evaluation))
+    trainer = SFTTrainer(
+        model=shared.peft,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows.train),
+        eval_dataset=Dataset.from_list(rows.evaluation) if rows.evaluation else None,
+        processing_class=shared.tokenizer.hf,
+        callbacks=[_recorder(recipe, run, shared, progress, last)],
+    )
+    for parameter in shared.parameters("actor").values():
+        # SFTTrainer turns the adapters of a 4-bit base into bfloat16: too coarse for Adam's small steps, and slow on CPU.
+        parameter.data = parameter.data.to(torch.float32)
+    with shared.using("actor", learn=True):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    shared.tokenizer.hf.padding_side = "left"
+
+
+def trainer_arguments(recipe: Recipe, run: RunDir, *, evaluate: bool) -> Any:
+    """Return TRL's SFTConfig for a recipe."""
+    import torch
+    from trl import SFTConfig
+
+    sft, cuda = recipe.sft, torch.cuda.is_available()
+    dtype = backends.torch_dtype(recipe.base.compute_dtype)
+    packing = sft.packing == "on" or (sft.packing == "auto" and recipe.base.attention.startswith("flash")
+                                      and importlib.util.find_spec("flash_attn") is not None)
+    return SFTConfig(
+        output_dir=str(run.stage("sft") / "checkpoints"),
+        num_train_epochs=sft.epochs,
+        per_device_train_batch_size=sft.microbatch_size,
+        per_device_eval_batch_size=sft.microbatch_size,
+        gradient_accumulation_steps=max(1, sft.batch_size // sft.microbatch_size),
+        learning_rate=sft.learning_rate,
+        lr_scheduler_type=sft.schedule,
+        warmup_steps=sft.warmup_ratio,
+        weight_decay=sft.weight_decay,
+        max_grad_norm=sft.max_grad_norm,
+        optim={"adamw": "adamw_torch", "paged_adamw_8bit": "paged_adamw_8bit"}[sft.optimizer],
+        max_length=recipe.base.max_length if packing else None,  # sft_data has cut or dropped what is longer
+        packing=packing,
+        gradient_checkpointing=sft.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": backends.REENTRANT[backends.choose(recipe.base.backend)]},
+        use_cpu=not cuda,
+        bf16=cuda and dtype == torch.bfloat16,
+        fp16=cuda and dtype == torch.float16,
+        logging_steps=sft.log_every,
+        eval_strategy="steps" if evaluate else "no",
+        eval_steps=sft.eval_every,
+        save_strategy="steps",
+        save_steps=sft.save_every,
+        save_total_limit=sft.keep_checkpoints + 1,  # a torn newest one must not be all there is
+        seed=sft.seed,
+        data_seed=sft.seed,
+        report_to=list(recipe.report_to) or "none",
+        disable_tqdm=True,
+        dataloader_num_workers=0,
+    )
+
+
+def _recorder(recipe: Recipe, run: RunDir, shared: SharedBase, progress: Progress, last: int) -> Any:
+    """Return the trainer callback that writes metrics, marks checkpoints whole, and keeps early adapters."""
+    from transformers import TrainerCallback
+
+    class Recorder(TrainerCallback):
+        """Translates the trainer's events into the run folder's files."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            progress.start("train sft", state.max_steps)
+            progress.advance(last)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            progress.advance(1)
+            if state.global_step in recipe.sft.early_checkpoints:
+                folder = run.stage("sft") / "early" / f"step-{state.global_step:06d}" / "actor"
+                shutil.rmtree(folder.parent, ignore_errors=True)
+                folder.parent.mkdir(parents=True)
+                shared.save("actor", folder)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            figures = {ours: logs[theirs] for theirs, ours in FIGURES.items() if theirs in (logs or {})}
+            if "sft/loss" in figures or "sft/eval_loss" in figures:
+                run.log("sft", metrics.check({"step": state.global_step, **figures}))
+                progress.advance(0, **{name: figures[name] for name in ("sft/loss", "sft/eval_loss") if name in figures})
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+
+    return Recorder()
+
+
+def _latest(folder: Path) -> Path | None:
+    """Return the newest checkpoint that was written to its end; delete torn ones."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for path in list(found):
+        if not (path / WHOLE).is_file():
+            shutil.rmtree(path)
+            found.remove(path)
+    return found[-1] if found else None

@@ -1,0 +1,100 @@
+"""A tiny Llama with random weights, a tokenizer trained on a given text, and a toy task: made in seconds, saved and
+loaded through the same code as a real model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from lite_huatuo import jsonl
+from lite_huatuo.response_format import render
+
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SPECIAL = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
+SIGNS = ["fever", "rash", "cough", "thirst", "jaundice", "tremor"]
+CURES = ["rest", "water", "salt", "light"]
+
+
+def make_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False))
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>")
+    wrapped.chat_template = TEMPLATE
+    return wrapped
+
+
+def make_model(folder: Path, texts: Iterable[str], *, hidden: int = 64, layers: int = 2, vocabulary: int = 512,
+               seed: int = 0) -> Path:
+    """Save a random model with its tokenizer into `folder`, as a user's local base model would stand there."""
+    tokenizer = make_tokenizer(texts, vocabulary)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, eos_token_id=1, pad_token_id=0,
+        bos_token_id=None, tie_word_embeddings=False, initializer_range=0.2)  # 0.02 could not make a sharp choice
+    model = LlamaForCausalLM(config)
+    model.generation_config.eos_token_id = [1]
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def toy_rows(seed: int, copies: int) -> tuple[list[dict], list[dict], list[dict]]:
+    """Return (SFT rows, problem rows, held-out rows). Each sign has one cure, whoever the patient is; the SFT answers
+    are right in 4 of 10, so that SFT teaches the form and leaves the right answer to PPO."""
+    rng = random.Random(seed)
+    cure = {sign: CURES[i % len(CURES)] for i, sign in enumerate(SIGNS)}
+
+    def rows(first: int, count: int) -> list[dict]:
+        return [{"id": f"toy-{n}-{sign}", "question": f"Patient {n} has {sign}. Which cure?", "ground_truth": cure[sign]}
+                for n in range(first, first + count) for sign in SIGNS]
+
+    examples = [{"id": f"sft-{row['id']}", "question": row["question"], "complex_cot": "Hmm, let me think.",
+                 "response": row["ground_truth"] if rng.random() < 0.2 else rng.choice(CURES), "provenance": {"origin": "toy"}}
+                for row in rows(0, copies)]
+    return examples, rows(200, 16), rows(300, 4)
+
+
+def toy_texts(rows: list[dict]) -> list[str]:
+    """Return what a tokenizer for the toy task is trained on."""
+    return [text for row in rows for text in (row["question"], render(row["complex_cot"], row["response"]))]
+
+
+def write_toy(folder: Path, *, seed: int = 0, copies: int = 48, hidden: int = 64) -> dict[str, str]:
+    """Write model and data of the toy task; return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    examples, problems, heldout = toy_rows(seed, copies)
+    files = {"sft": examples, "problems": problems, "heldout": heldout}
+    for name, rows in files.items():
+        jsonl.write(folder / f"{name}.jsonl", rows)
+    model = make_model(folder / "model", toy_texts(examples), vocabulary=400, hidden=hidden, seed=seed)
+    return {"model": str(model), **{name: str(folder / f"{name}.jsonl") for name in files}}
+
+
+def toy_recipe(files: dict[str, str], *, seed: int = 0) -> dict:
+    """Return the recipe tree of the toy task: SFT to about 0.4, PPO to nearly 1, in half a minute on one core."""
+    return {
+        "name": "toy",
+        "base": {"model": files["model"], "max_length": 96},
+        "data": {"sft": files["sft"], "problems": files["problems"], "heldout": files["heldout"], "max_query_length": 48},
+        "sft": {"epochs": 10.0, "batch_size": 16, "microbatch_size": 16, "learning_rate": 1e-2, "eval_every": 50,
+                "gradient_checkpointing": False, "seed": seed},
+        "ppo": {"total_episodes": 2560, "rollout": {"episodes": 64, "max_reply_length": 32, "batch_size": 64,
+                                                    "temperature": 0.6},
+                "epochs": 2, "minibatches": 2, "microbatch_tokens": 8192, "learning_rate": 1e-3,
+                "critic_learning_rate": 2e-3, "value_head_learning_rate": 1e-2, "schedule": "constant",
+                "gradient_checkpointing": False, "selection_problems": 12, "eval_every": 10, "seed": seed},
+        "eval": {"batch_size": 64},
+    }
