@@ -135,10 +135,14 @@ def _text(row: Mapping[str, Any], names: tuple[str, ...], what: str, where: str)
     for name in names:
         if name in row:
             value = row[name]
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
+            finite = isinstance(value, (int, float)) and value - value == 0  # NaN and infinity are no text
+            if finite and not isinstance(value, bool):
                 value = str(value)
             if not isinstance(value, str):
                 raise RecordError(f"{where}: {what} ({name}) must be text, not {type(value).__name__}")
+            if any("\ud800" <= character <= "\udfff" for character in value):
+                raise RecordError(f"{where}: {what} ({name}) holds half a character (a lone surrogate); "
+                                  "mend or remove the row")
             if value.strip():
                 return value.strip()
             raise RecordError(f"{where}: empty {what} ({name}); fill it or remove the row")

@@ -39,10 +39,12 @@ class RunDir:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             if not overwrite:
                 raise CheckpointError(f"{path}: already exists; go on with --resume or replace it with --overwrite")
-            if not (path / "recipe.yaml").is_file():
-                raise CheckpointError(f"{path}: is not a run folder (no recipe.yaml), so --overwrite will not delete it")
-            shutil.rmtree(path)
+            if not all((path / name).is_file() for name in ("recipe.yaml", "environment.json")):
+                raise CheckpointError(f"{path}: is not a run folder (no recipe.yaml with environment.json), so "
+                                      "--overwrite will not delete it")
         try:
+            if overwrite and path.exists():
+                shutil.rmtree(path)
             path.mkdir(parents=True, exist_ok=True)
             run = cls(path)
             for stage in ("sft", "ppo"):
@@ -75,7 +77,14 @@ class RunDir:
 
     def recipe(self) -> dict[str, Any]:
         """Return the resolved recipe the run was started with."""
-        return yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
+        try:
+            tree = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            tree = None
+        if not isinstance(tree, dict):
+            raise CheckpointError(f"{self.path / 'recipe.yaml'}: damaged; put the recipe back or start again with "
+                                  "--overwrite")
+        return tree
 
     def stage(self, name: str) -> Path:
         """Return the folder of stage "sft" or "ppo"."""

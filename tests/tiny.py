@@ -98,3 +98,15 @@ def toy_recipe(files: dict[str, str], *, seed: int = 0) -> dict:
                 "gradient_checkpointing": False, "selection_problems": 12, "eval_every": 10, "seed": seed},
         "eval": {"batch_size": 64},
     }
+
+
+def short_recipe(files: dict[str, str]) -> dict:
+    """Return a recipe that passes through every path in a few seconds: 12 SFT steps, 6 updates, checkpoints of both."""
+    tree = toy_recipe(files)
+    tree["name"] = "short"
+    tree["data"]["sft_limit"] = 50
+    tree["sft"].update(epochs=4.0, eval_every=4, save_every=3, early_checkpoints=[5])
+    tree["ppo"].update(total_episodes=48, eval_every=2, save_every=2, sample_every=2, samples=2, critic_warmup_updates=1,
+                       selection_problems=4)
+    tree["ppo"]["rollout"].update(episodes=8, batch_size=8, max_reply_length=24)
+    return tree

@@ -71,17 +71,13 @@ def load(model: str, *, fallback: str | None = None, revision: str | None = None
     }
     loader = _load_unsloth if chosen == "unsloth" else _load_plain
     try:
+        tokenizer = tokenizers.load(folder, revision=revision, chat_template=chat_template)
         network = loader(folder, torch_dtype(compute_dtype), attention, max_length, arguments)
     except (OSError, ValueError) as error:
         raise BackendError(f"base.model: {model}: cannot be loaded: {_first_line(error)}") from None
     network.requires_grad_(False)
     network.eval()
     _keep_differentiable(network)
-    stops = network.generation_config.eos_token_id
-    tokenizer = tokenizers.load(
-        folder, revision=revision, chat_template=chat_template,
-        stop_ids=stops if isinstance(stops, list) else [] if stops is None else [stops],
-        vocabulary=network.get_input_embeddings().num_embeddings)
     network.config.pad_token_id = network.generation_config.pad_token_id = tokenizer.pad_id
     return LoadedBase(network, tokenizer, chosen, folder, revision)
 

@@ -89,6 +89,10 @@ class SharedBase:
             self._switch(before)
             self.peft.train(mode)
 
+    def activate(self, name: str) -> None:
+        """Make one adapter active for good: for a process that only ever uses one, such as chat."""
+        self._switch(name)
+
     def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the body's last hidden states (B, T, H) under the active adapter; lm_head is not run.
 

@@ -65,15 +65,20 @@ class StudentTokenizer:
                            "add one to its tokenizer_config.json")
 
 
-def load(folder: str, *, revision: str | None, chat_template: str | None, stop_ids: list[int],
-         vocabulary: int) -> StudentTokenizer:
-    """Load a tokenizer from a folder or the Hub; `chat_template` names a Jinja file that replaces its own."""
-    from transformers import AutoTokenizer
+def load(folder: str, *, revision: str | None = None, chat_template: str | None = None) -> StudentTokenizer:
+    """Load a tokenizer from a folder or the Hub, without its model; `chat_template` names a Jinja file that replaces its own."""
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
+    config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False).get_text_config()
+    try:
+        stops = GenerationConfig.from_pretrained(folder, revision=revision).eos_token_id
+    except OSError:  # a model without a generation config: its own names the stop token
+        stops = config.eos_token_id
     tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision, trust_remote_code=False)
     if chat_template is not None:
         path = Path(chat_template).expanduser()
         if not path.is_file():
             raise BackendError(f"base.chat_template: {chat_template}: no such file")
         tokenizer.chat_template = path.read_text(encoding="utf-8")
-    return StudentTokenizer(tokenizer, stop_ids, vocabulary)
+    return StudentTokenizer(tokenizer, stops if isinstance(stops, list) else [] if stops is None else [stops],
+                            config.vocab_size)

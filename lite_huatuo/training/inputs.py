@@ -14,7 +14,7 @@ from lite_huatuo.records import SFTExample, VerifiableProblem
 class Inputs:
     """`problems` for PPO, `selection` to choose its best checkpoint, `heldout` for the result table; all disjoint.
 
-    `removed` counts SFT examples and problems left out because their question is a held-out one.
+    `removed` counts SFT examples and problems left out because their question is an evaluated one.
     """
 
     sft: list[SFTExample]
@@ -38,8 +38,10 @@ def read(*, sft: str, problems: str, heldout: str | None, heldout_share: float, 
     examples = sources.load_sft(sft, limit=sft_limit, seed=seed)
     kept_examples = [example for example in examples if _key(example.question) not in asked]
     kept_pool = [problem for problem in pool if _key(problem.question) not in asked]
-    removed = len(examples) + len(pool) - len(kept_examples) - len(kept_pool)
-    selection, kept_pool = kept_pool[:selection_problems], kept_pool[selection_problems:]
+    selection = kept_pool[:selection_problems]
+    asked |= {_key(problem.question) for problem in selection}
+    kept_pool = [problem for problem in kept_pool[selection_problems:] if _key(problem.question) not in asked]
+    removed = len(examples) + len(pool) - len(kept_examples) - len(selection) - len(kept_pool)
     if not kept_pool or not kept_examples:
         raise RecordError(f"data.problems: {problems}: nothing is left to train on after {len(held)} held-out and "
                           f"{len(selection)} selection problems; give more, or lower data.heldout_share and "

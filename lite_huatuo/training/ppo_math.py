@@ -109,6 +109,7 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, *, va
                tokens: int) -> ValueLoss:
     """Return half the clipped squared error, 0.5 * max((V - G)^2, (clip(V, old ± range) - G)^2), over `tokens`."""
     _check(values, mask)
+    values, old, returns = (x.masked_fill(~mask, 0.0) for x in (values, old, returns))  # 0 * NaN is NaN in the gradient
     bounded = torch.clamp(values, old - value_clip_range, old + value_clip_range)
     plain_error, bounded_error = (values - returns) ** 2, (bounded - returns) ** 2
     clipped = masked_sum((bounded_error > plain_error).float(), mask).detach()
@@ -127,7 +128,8 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     error = returns - values
     residual = masked_mean((error - masked_mean(error, mask)) ** 2, mask)
     total = masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
-    return torch.where(total > 0, 1 - residual / total, torch.full_like(total, float("nan")))
+    varies = total > 1e-12 * masked_mean(returns**2, mask)  # less is float32 rounding of a constant
+    return torch.where(varies, 1 - residual / total, torch.full_like(total, float("nan")))
 
 
 def _check(x: Tensor, mask: Tensor) -> None:

@@ -73,6 +73,7 @@ def _fit(recipe: Recipe, run: RunDir, shared: SharedBase, rows: sft_data.SFTRows
     """Train the actor adapter in place, resuming from the newest whole checkpoint."""
     import torch
     from datasets import Dataset
+    from transformers import PrinterCallback
     from trl import SFTTrainer
 
     checkpoint = _latest(run.stage("sft") / "checkpoints")
@@ -87,6 +88,7 @@ def _fit(recipe: Recipe, run: RunDir, shared: SharedBase, rows: sft_data.SFTRows
         processing_class=shared.tokenizer.hf,
         callbacks=[_recorder(recipe, run, shared, progress, last)],
     )
+    trainer.remove_callback(PrinterCallback)
     for parameter in shared.parameters("actor").values():
         # SFTTrainer turns the adapters of a 4-bit base into bfloat16: too coarse for Adam's small steps, and slow on CPU.
         parameter.data = parameter.data.to(torch.float32)

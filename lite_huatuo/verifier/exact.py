@@ -95,7 +95,6 @@ def judge(item: Item) -> Verdict:
         return Verdict(None, failure="the ground truth has no letter or digit; give it an answer")
     question = " ".join(token.text for token in terms.tokenise(item.question)) + " "
     reply = terms.fold_characters(item.final_response)
-    reason = "no match"
     for text in dict.fromkeys((reply, re.sub(r"\([^()]*\)", " ", reply))):  # a parenthesis may part an answer's words
         stream = Reply(text)
         correct, said = stream.judge(phrases, question, single=True)
@@ -106,10 +105,9 @@ def judge(item: Item) -> Verdict:
             if correct := all(ok for ok, _ in found):
                 said = " + ".join(what for _, what in found)
                 break
-        if correct:
-            return Verdict(True, f"match: {said}")
-        reason = said if reason == "no match" else reason
-    return Verdict(False, reason)
+        if correct or said != "no match":
+            return Verdict(correct, f"match: {said}" if correct else said)
+    return Verdict(False, "no match")
 
 
 def _judge_polarity(reply: str, wanted: bool) -> Verdict:

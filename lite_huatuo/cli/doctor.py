@@ -1,0 +1,240 @@
+"""`lite-huatuo doctor`: what this machine can train, and what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from lite_huatuo.planning.hardware import Machine
+
+OK, NOTE, FAIL = "ok", "note", "FAIL"  # FAIL: nothing can be trained until it is put right
+GB_PER_GIB = 1.073741824
+CUDA_OVERHEAD_GIB = 2.0  # context and fragmentation, per card; an estimate
+KEY_USES = {
+    "OPENAI_API_KEY": "only a teacher model needs it",
+    "HF_TOKEN": "gated bases (Llama) and pushing an export need it: set it, or run `hf auth login`",
+    "WANDB_API_KEY": "only `report_to: [wandb]` needs it",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of the table."""
+
+    name: str
+    status: str
+    found: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a recipe needs. `gpu_gib` is on the cards without CUDA's overhead, `download_gb` 2 bytes per parameter.
+
+    `cpu_gib`: main memory to train on the CPU, None where that would take months. `spreads`: over all cards.
+    """
+
+    gpu_gib: float
+    download_gb: float
+    cpu_gib: float | None = None
+    spreads: bool = False
+
+
+# Estimates, none measured on a GPU. With W = 0.516 N_linear + 2 N_embedding + 4 N_lora bytes of weights: the larger of
+# SFT's peak, W + optimiser 10 N_lora + checkpoints 2 h L T + logits 12 V T, and sampling, W (three adapters) + both
+# optimisers + cache 2 L kv_heads head_dim 2 x sequences x tokens; T = sft.microbatch_size x base.max_length.
+NEEDS = {
+    "demo": Need(gpu_gib=2.0, download_gb=0.3, cpu_gib=4.0),
+    "qwen7b": Need(gpu_gib=13.4, download_gb=15),
+    "qwen7b-zh": Need(gpu_gib=13.4, download_gb=15),
+    "llama8b": Need(gpu_gib=12.7, download_gb=16),
+    "qwen72b": Need(gpu_gib=53.5, download_gb=145, spreads=True),
+    "llama70b": Need(gpu_gib=51.8, download_gb=141, spreads=True),
+}
+
+
+@click.command("doctor")
+@click.option("--online", is_flag=True, help="Also ask whether the Hugging Face Hub answers; else nothing is sent.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: can_train, checks, recipes, facts.")
+@click.pass_context
+def command(ctx: click.Context, online: bool, as_json: bool) -> None:
+    """Tell what this machine can train and what is missing.
+
+    Exits with 1 only when nothing can be trained. Keys are told as set or not set, never shown.
+
+    \b
+    lite-huatuo doctor
+    lite-huatuo doctor --online --json
+    """
+    from lite_huatuo import recipe as recipes
+    from lite_huatuo.planning import hardware
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of optional kernels on first use
+    machine = hardware.inspect(Path("runs"), online=online)
+    checks = list(examine(machine))
+    can_train = all(check.status != FAIL for check in checks)
+    fits = {name: verdict(NEEDS.get(name), machine, can_train=can_train) for name in recipes.names()}
+    if as_json:
+        click.echo(json.dumps({
+            "can_train": can_train,
+            "checks": [dataclasses.asdict(check) for check in checks],
+            "recipes": {name: {"fits": fit, "why": why, "needs": needs(NEEDS.get(name)), "measured_on_gpu": False}
+                        for name, (fit, why) in fits.items()},
+            "facts": dataclasses.asdict(machine),
+        }, indent=2, ensure_ascii=False))
+    else:
+        _show(checks, fits, can_train)
+    ctx.exit(0 if can_train else 1)
+
+
+def examine(machine: Machine) -> Iterator[Check]:
+    """Yield the rows: what was found and what to do about it."""
+    yield Check("python", OK, machine.python) if machine.python_ok else Check(
+        "python", FAIL, machine.python, "install Python 3.10 or newer")
+    torch = machine.torch
+    if torch.failure:
+        yield Check("torch", FAIL, torch.failure, "run: pip install --force-reinstall 'torch>=2.6,<2.14'")
+    else:
+        build = f", built for CUDA {torch.cuda_build}" if torch.cuda_build else ", a build without CUDA"
+        yield Check("torch", OK, f"{torch.version}{build}")
+    yield _libraries(machine)
+    yield from _gpus(machine)
+    yield _quantization(machine)
+    yield Check("unsloth", OK, machine.unsloth) if machine.unsloth else Check(
+        "unsloth", NOTE, "not installed", "optional, faster on a GPU: pip install 'lite-huatuo[unsloth]'")
+    memory = machine.memory
+    yield Check("memory", OK, f"{memory.available_gib:.1f} GiB available of {memory.total_gib:.1f}")
+    yield Check("disk, runs", OK, f"{machine.run_disk_gib:.0f} GiB free")
+    yield Check("disk, models", OK, f"{machine.model_disk_gib:.0f} GiB free in {machine.model_cache}")
+    for key, present in machine.keys.items():
+        yield Check(key, OK, "set") if present else Check(key, NOTE, "not set", KEY_USES[key])
+    if machine.hub_asked:
+        yield Check("Hub", OK, "answers") if machine.hub_failure is None else Check(
+            "Hub", NOTE, machine.hub_failure, "check network and proxy; or give local files for base.model and data")
+
+
+def needs(need: Need | None) -> str:
+    """Return a recipe's needs in words."""
+    if need is None:
+        return "not known"
+    if need.cpu_gib is not None:
+        return f"a CPU with {need.cpu_gib:.0f} GiB of memory, or any CUDA GPU"
+    cards = "one GPU, or several together" if need.spreads else "one GPU"
+    return f"{math.ceil(need.gpu_gib + CUDA_OVERHEAD_GIB)} GiB on {cards}; a {need.download_gb:.0f} GB download"
+
+
+def verdict(need: Need | None, machine: Machine, *, can_train: bool) -> tuple[bool, str]:
+    """Return (fits, why) for a recipe on a machine."""
+    if not can_train:
+        return False, f"no: first put right what is marked {FAIL}"
+    if need is None:
+        return False, "not known"
+    if not machine.gpus:
+        return _on_cpu(need, machine)
+    return _on_gpus(need, machine)
+
+
+def _on_cpu(need: Need, machine: Machine) -> tuple[bool, str]:
+    if need.cpu_gib is None:
+        return False, "no: no CUDA GPU"
+    if machine.memory.available_gib < need.cpu_gib:
+        return False, f"no: {machine.memory.available_gib:.1f} GiB of memory available"
+    return True, "yes, on the CPU"
+
+
+def _on_gpus(need: Need, machine: Machine) -> tuple[bool, str]:
+    """A recipe that does not spread takes the first visible GPU, whatever the others are."""
+    used = list(machine.gpus)
+    where = f"{len(used)} GPUs together" if len(used) > 1 else used[0].name
+    if not need.spreads:
+        enough = [i for i, gpu in enumerate(machine.gpus) if gpu.memory_gib - CUDA_OVERHEAD_GIB >= need.gpu_gib]
+        if not enough:
+            return False, f"no: the largest GPU has {max(gpu.memory_gib for gpu in machine.gpus):.0f} GiB"
+        used = [machine.gpus[enough[0]]]
+        where = used[0].name + (f" with CUDA_VISIBLE_DEVICES={enough[0]}" if enough[0] else "")
+    overhead = CUDA_OVERHEAD_GIB * len(used)
+    if sum(gpu.memory_gib for gpu in used) - overhead < need.gpu_gib:
+        return False, f"no: all GPUs together have {sum(gpu.memory_gib for gpu in used):.0f} GiB"
+    if sum(gpu.free_gib for gpu in used) - overhead < need.gpu_gib:
+        where += "; but other programs hold too much of it now"
+    if machine.model_disk_gib * GB_PER_GIB < need.download_gb:
+        where += "; but the model cache lacks room for the download"
+    return True, f"yes, on {where}"
+
+
+def _libraries(machine: Machine) -> Check:
+    missing = [name for name, version in machine.libraries.items() if version is None]
+    if missing:
+        return Check("libraries", FAIL, f"missing: {', '.join(missing)}", "run: pip install --upgrade lite-huatuo")
+    return Check("libraries", OK, ", ".join(f"{name} {version}" for name, version in machine.libraries.items()))
+
+
+def _gpus(machine: Machine) -> Iterator[Check]:
+    for index, gpu in enumerate(machine.gpus):
+        found = f"{gpu.name}, {gpu.memory_gib:.1f} GiB ({gpu.free_gib:.1f} free)"
+        yield Check(f"GPU {index}", OK, found) if gpu.bf16 else Check(
+            f"GPU {index}", NOTE, found, "no native bfloat16, so slow; base.compute_dtype=float16 is faster but untried")
+    if machine.gpus:
+        return
+    if machine.nvidia_driver and machine.torch.failure is None:
+        advice = "set CUDA_VISIBLE_DEVICES, or update the driver" if machine.torch.cuda_build else \
+            "this torch is a CPU build: install a CUDA build, see https://pytorch.org/get-started"
+        yield Check("GPU", NOTE, "an NVIDIA driver, but torch sees no GPU", advice)
+    else:
+        yield Check("GPU", NOTE, "none", "the demo trains on the CPU; a 7B or 8B student wants a 24 GB CUDA GPU")
+
+
+def _quantization(machine: Machine) -> Check:
+    failed = {device: why for device, why in machine.nf4_failures.items() if why is not None}
+    if machine.bitsandbytes is None:
+        return Check("bitsandbytes", FAIL, "not installed", "run: pip install 'bitsandbytes>=0.50,<0.51'")
+    if failed:
+        found = "; ".join(f"NF4 fails on {device}: {why}" for device, why in failed.items())
+        advice = "put torch right first" if machine.torch.failure else \
+            "run: pip install --force-reinstall --no-deps 'bitsandbytes>=0.50,<0.51'"
+        return Check("bitsandbytes", FAIL, f"{machine.bitsandbytes}, {found}", advice)
+    return Check("bitsandbytes", OK, f"{machine.bitsandbytes}, NF4 works on {', '.join(machine.nf4_failures)}")
+
+
+def _show(checks: list[Check], fits: dict[str, tuple[bool, str]], can_train: bool) -> None:
+    """Print both tables and what to do next."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=120, highlight=False)
+    styles = {OK: "green", NOTE: "yellow", FAIL: "bold red"}
+
+    def table(*columns: str) -> Any:
+        drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+        for index, column in enumerate(columns):
+            drawn.add_column(column, no_wrap=index == 0, overflow="fold")
+        return drawn
+
+    drawn = table("check", "", "found", "what to do")
+    for check in checks:
+        drawn.add_row(check.name, Text(check.status, style=styles[check.status]), Text(check.found), Text(check.advice))
+    console.print(drawn, end="\n\n")
+    drawn = table("recipe", "needs (estimate, not measured on a GPU)", "here")
+    for name, (fit, why) in fits.items():
+        drawn.add_row(name, needs(NEEDS.get(name)), Text(why, style="green" if fit else ""))
+    console.print(drawn, end="\n\n")
+    fitting = [name for name, (fit, _) in fits.items() if fit]
+    if not can_train:
+        console.print(f"Nothing can be trained here until what is marked {FAIL} is put right.")
+    elif fitting:
+        console.print(f"This machine can train: {', '.join(fitting)}")
+        console.print(f"Begin with: lite-huatuo train --recipe {fitting[0]}")
+    else:
+        console.print("No shipped recipe fits this machine; a smaller base in a recipe of yours may:")
+        console.print("lite-huatuo recipes copy demo mine.yaml")

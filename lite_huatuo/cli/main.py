@@ -1,0 +1,68 @@
+"""The command group. Commands are imported when they are called, so that `--help` needs no torch and no time."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from lite_huatuo import __version__
+from lite_huatuo.errors import LiteHuatuoError
+
+# name -> (module under lite_huatuo.cli, summary in the group's help), in the order of the pipeline
+COMMANDS = {
+    "doctor": ("doctor", "Tell what this machine can train and what is missing."),
+    "recipes": ("recipes", "List, show, check and copy recipes."),
+    "train": ("train", "Train a student: SFT, then PPO."),
+    "chat": ("chat", "Talk to a trained student."),
+    "export": ("export", "Merge a run's adapter into a model anyone can load."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules of their own, imported on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in pipeline order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command, or None for a name that is unknown."""
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f"lite_huatuo.cli.{COMMANDS[cmd_name][0]}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the summaries without importing the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="lite-huatuo")
+def cli() -> None:
+    """Train a medical language model to think before it answers (the HuatuoGPT-o1 method) with LoRA on a 4-bit base.
+
+    \b
+    Begin with:  lite-huatuo doctor
+                 lite-huatuo train --recipe demo
+                 lite-huatuo chat runs/demo
+    """
+
+
+def main() -> None:
+    """Run the command line: known errors are told in a line each, exit 1; wrong usage 2; Ctrl-C 130."""
+    try:
+        code = cli(standalone_mode=False)
+    except LiteHuatuoError as error:
+        for line in str(error).split("\n"):
+            click.echo(f"error: {line}", err=True)
+        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)

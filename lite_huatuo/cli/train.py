@@ -1,0 +1,100 @@
+"""`lite-huatuo train`: both stages or one, into a run folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from lite_huatuo.recipe import Recipe
+
+
+@click.command("train")
+@click.option("--recipe", "name", required=True, metavar="NAME|FILE", help="A shipped recipe or a YAML file.")
+@click.option("--stage", type=click.Choice(["sft", "ppo"]), help="Run one stage only; both by default.")
+@click.option("--run", "folder", type=click.Path(path_type=Path), help="The run folder  [default: runs/<recipe name>]")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value; repeatable.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@click.option("--overwrite", is_flag=True, help="Delete an existing run and start again.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved recipe, devices, steps and token counts; train nothing.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads  [default: torch's]")
+def command(name: str, stage: str | None, folder: Path | None, overrides: tuple[str, ...], resume: bool, overwrite: bool,
+            dry_run: bool, threads: int | None) -> None:
+    """Train a student: SFT, then PPO.
+
+    \b
+    lite-huatuo train --recipe demo
+    lite-huatuo train --recipe qwen7b --set data.sft=my_sft.jsonl --run runs/mine
+    lite-huatuo train --recipe demo --resume
+    """
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite exclude each other")
+    from lite_huatuo import recipe as recipes
+
+    recipe = recipes.load(name, overrides)
+    path = folder or Path("runs") / recipe.name
+    if dry_run:
+        from lite_huatuo.cli.dry_run import show
+
+        show(recipe, path)
+        return
+    quiet_libraries()
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    _run(recipe, path, stage, resume=resume, overwrite=overwrite)
+
+
+def _run(recipe: Recipe, path: Path, stage: str | None, *, resume: bool, overwrite: bool) -> None:
+    """Check everything that can be checked first, then open the run folder and train."""
+    from rich.console import Console
+
+    from lite_huatuo.cli.display import Display
+    from lite_huatuo.cli.results import table
+    from lite_huatuo.run_dir import RunDir
+    from lite_huatuo.training import heldout, preflight
+
+    preflight.check(recipe)
+    if resume or (stage == "ppo" and path.exists() and not overwrite):
+        run = RunDir.resume(path, recipe.model_dump())
+    else:
+        run = RunDir.create(path, recipe.model_dump(), overwrite=overwrite)
+    try:
+        with Display() as display:
+            if stage != "ppo":
+                from lite_huatuo.training import sft
+
+                sft.train(recipe, run, display)
+            if stage != "sft":
+                from lite_huatuo.training import ppo
+
+                ppo.train(recipe, run, display)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; go on with: lite-huatuo train --recipe {recipe.name} --run {path} --resume", err=True)
+        raise
+    Console(width=120).print(table(heldout.read_report(run.path / "eval")))
+    click.echo(f"run folder: {run.path}\ntalk to it:  lite-huatuo chat {run.path}")
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' bars and advice out of ours; their errors still come through."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    import logging
+    import warnings
+
+    import datasets
+    import transformers
+
+    warnings.filterwarnings("ignore", category=UserWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    for name in ("bitsandbytes", "trl", "peft", "accelerate"):
+        logging.getLogger(name).setLevel(logging.ERROR)

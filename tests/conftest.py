@@ -1,0 +1,87 @@
+"""Fixtures: tiny models made once a session, a finished toy run, and rules that keep the suite honest."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"  # nothing in the default tests may reach out
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lite_huatuo import recipe as recipes
+from lite_huatuo.recipe import Recipe
+from lite_huatuo.run_dir import RunDir
+from tests import tiny
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the dequantised models of the tests out of the user's cache."""
+    os.environ["LITE_HUATUO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Model and data of the toy task: {model, sft, problems, heldout}."""
+    return tiny.write_toy(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="session")
+def toy_recipe(toy: dict[str, str]) -> Recipe:
+    """The toy task's recipe: SFT and 40 updates of PPO in half a minute."""
+    return recipes.check(tiny.toy_recipe(toy), "toy")
+
+
+@pytest.fixture(scope="session")
+def short_recipe(toy: dict[str, str]) -> Recipe:
+    """Both stages in a few seconds, with several checkpoints each; it learns next to nothing."""
+    return recipes.check(tiny.short_recipe(toy), "short")
+
+
+@pytest.fixture(scope="session")
+def toy_run(toy_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A finished run of the toy recipe. Do not write into it."""
+    from lite_huatuo.training import ppo, sft
+
+    run = RunDir.create(tmp_path_factory.mktemp("runs") / "toy", toy_recipe.model_dump())
+    sft.train(toy_recipe, run)
+    ppo.train(toy_recipe, run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """A folder of real exam data, named by LITE_HUATUO_TEST_DATA."""
+    folder = os.environ.get("LITE_HUATUO_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("LITE_HUATUO_TEST_DATA does not name a folder of real exam data")
+    return Path(folder)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave slow and gpu tests out unless asked for with -m."""
+    if config.getoption("-m"):
+        return
+    kept, left = [], []
+    for item in items:
+        (left if item.get_closest_marker("slow") or item.get_closest_marker("gpu") else kept).append(item)
+    config.hook.pytest_deselected(items=left)
+    items[:] = kept
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
+    """A skip is a failure, except where a GPU or real exam data is what is missing."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        if not (item.get_closest_marker("gpu") or item.get_closest_marker("shared_data")):
+            report.outcome = "failed"
+            report.longrepr = f"skipped, which only gpu and shared_data tests may: {report.longrepr}"
+    return report

@@ -1,0 +1,144 @@
+"""One optimizer step, looked at closely: how a minibatch is cut, padded or ordered must not matter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lite_huatuo.models import backends
+from lite_huatuo.models.shared_base import SharedBase
+from lite_huatuo.models.value_head import ValueHead
+from lite_huatuo.records import VerifiableProblem
+from lite_huatuo.run_dir import RunDir
+from lite_huatuo.training import ppo_math
+from lite_huatuo.training.ppo_update import Coefficients, Learner, learning_rate_factor
+from lite_huatuo.training.rollout import Episode, Rollout, measure, reply_logprobs
+
+
+def episodes(count: int = 8) -> list[Episode]:
+    generator = torch.Generator().manual_seed(7)
+    made = []
+    for i in range(count):
+        query = torch.randint(60, 200, (3 + i % 4,), generator=generator).tolist()
+        reply = [*torch.randint(60, 200, (1 + (3 * i) % 7,), generator=generator).tolist(), 1]
+        made.append(Episode(VerifiableProblem(f"p{i}", "q", "a"), query, reply, True, "", True, None, float(i % 2)))
+    return made
+
+
+def make(toy: dict[str, str], toy_run: RunDir, budget: int = 10_000, **changes: float) -> Learner:
+    adapter = toy_run.final("sft")
+    shared = SharedBase.from_adapters(backends.load(toy["model"]), {"reference": adapter, "actor": adapter, "critic": adapter},
+                                      ("actor", "critic"))
+    head = ValueHead(shared.hidden_size)
+    torch.nn.init.constant_(head.linear.weight, 0.05)
+    settings = {"temperature": 0.7, "clip_range": 0.2, "value_clip_range": 0.2, "value_coef": 1.0, "entropy_coef": 0.01,
+                "max_grad_norm": 1e9, **changes}
+    return Learner(shared, head, Coefficients(microbatch_tokens=budget, **settings), optimizer="adamw", learning_rate=1e-3,
+                   critic_learning_rate=1e-3, value_head_learning_rate=1e-3, weight_decay=0.0)
+
+
+def collected(learner: Learner, made: list[Episode]) -> tuple[Rollout, torch.Tensor, torch.Tensor]:
+    rollout = measure(learner.shared, learner.head, made, temperature=0.7, microbatch_tokens=10_000)
+    rewards = ppo_math.shape_rewards(rollout.scores, rollout.logprobs, rollout.reference, rollout.reply_mask, kl_coef=0.03)
+    advantages = ppo_math.gae(rewards, rollout.values, rollout.reply_mask, gamma=1.0, gae_lambda=0.95)
+    return rollout, ppo_math.masked_whiten(advantages, rollout.reply_mask), rollout.values + advantages
+
+
+def gradient(learner: Learner, made: list[Episode], members: list[int]) -> torch.Tensor:
+    rollout, advantages, returns = collected(learner, made)
+    learner._backward(rollout, advantages, returns, members, train_actor=True)
+    parts = [p.grad.flatten() for o in learner.optimizers.values() for g in o.param_groups for p in g["params"]]
+    for optimizer in learner.optimizers.values():
+        optimizer.zero_grad(set_to_none=True)
+    return torch.cat(parts)
+
+
+def relative(one: torch.Tensor, other: torch.Tensor) -> float:
+    return ((one - other).norm() / one.norm()).item()
+
+
+@pytest.mark.parametrize("budget", [1, 16, 40], ids=["8 of 1", "some", "fewer"])
+def test_microbatches_do_not_change_the_gradient(toy: dict[str, str], toy_run: RunDir, budget: int) -> None:
+    whole = gradient(make(toy, toy_run), episodes(), list(range(8)))
+    assert relative(whole, gradient(make(toy, toy_run, budget), episodes(), list(range(8)))) < 1e-5
+
+
+def test_the_order_of_episodes_does_not_change_the_gradient(toy: dict[str, str], toy_run: RunDir) -> None:
+    learner = make(toy, toy_run, 40)
+    assert relative(gradient(learner, episodes(), list(range(8))),
+                    gradient(learner, list(reversed(episodes())), list(range(8)))) < 1e-5
+
+
+def test_padding_beside_long_neighbours_changes_nothing(toy: dict[str, str], toy_run: RunDir) -> None:
+    """Log-probabilities of an episode alone equal those in a batch with much longer ones."""
+    learner = make(toy, toy_run)
+    made = episodes(3)
+    long = Episode(VerifiableProblem("long", "q", "a"), [70] * 30, [80] * 40, False, "", False, None, 0.0)
+    alone, _, _ = collected(learner, made)
+    beside, _, _ = collected(learner, [*made, long])
+    for i, episode in enumerate(made):
+        n = len(episode.reply)
+        torch.testing.assert_close(alone.logprobs[i, :n], beside.logprobs[i, :n], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(alone.values[i, :n], beside.values[i, :n], rtol=1e-5, atol=1e-5)
+
+
+def test_left_and_right_padding_agree(toy: dict[str, str], toy_run: RunDir) -> None:
+    """Our right-padded log-probabilities equal transformers' on the same content padded on the left."""
+    learner = make(toy, toy_run)
+    shared, made = learner.shared, episodes(4)
+    rollout, _, _ = collected(learner, made)
+    width = max(e.length for e in made)
+    ids = torch.tensor([[0] * (width - e.length) + e.query + e.reply for e in made])
+    mask = torch.tensor([[0] * (width - e.length) + [1] * e.length for e in made])
+    with shared.using("actor"), torch.no_grad():
+        logits = shared.causal(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits
+    for i, e in enumerate(made):
+        n = len(e.reply)
+        expected = torch.log_softmax(logits[i, -n - 1 : -1] / 0.7, -1).gather(1, torch.tensor(e.reply)[:, None]).squeeze(1)
+        torch.testing.assert_close(rollout.logprobs[i, :n], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_only_the_critic_moves_while_the_actor_is_frozen(toy: dict[str, str], toy_run: RunDir) -> None:
+    learner = make(toy, toy_run)
+    before = {name: {k: p.detach().clone() for k, p in learner.shared.parameters(name).items()}
+              for name in ("actor", "critic", "reference")}
+    rollout, advantages, returns = collected(learner, episodes())
+    learner.learn(rollout, advantages, returns, epochs=1, minibatches=2, target_kl=None, train_actor=False, factors=[1, 1])
+    moved = {name: any(not p.equal(before[name][k]) for k, p in learner.shared.parameters(name).items()) for name in before}
+    assert moved == {"actor": False, "critic": True, "reference": False}
+
+
+def test_the_first_step_has_ratio_one(toy: dict[str, str], toy_run: RunDir) -> None:
+    learner = make(toy, toy_run)
+    rollout, advantages, returns = collected(learner, episodes())
+    figures = learner.step(rollout, advantages, returns, list(range(8)), train_actor=True)
+    assert figures["policy/clip_share"] == 0.0
+    assert figures["policy/approx_kl"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_target_kl_stops_the_epochs(toy: dict[str, str], toy_run: RunDir) -> None:
+    learner = make(toy, toy_run)
+    rollout, advantages, returns = collected(learner, episodes())
+    figures = learner.learn(rollout, advantages, returns, epochs=9, minibatches=1, target_kl=1e-9, train_actor=True,
+                            factors=[1.0] * 9)
+    assert figures["policy/epochs"] == 2, "the first epoch has KL 0, the second passes the target"
+
+
+def test_temperature_divides_the_logits_of_every_logprob(toy: dict[str, str], toy_run: RunDir) -> None:
+    learner = make(toy, toy_run)
+    from lite_huatuo.training.rollout import pack
+
+    b = pack(learner.shared, episodes(2), 7)
+    with learner.shared.using("actor"), torch.no_grad():
+        hot, _ = reply_logprobs(learner.shared, b, temperature=100.0)
+    vocabulary = learner.shared.lm_head.weight.shape[0]
+    torch.testing.assert_close(hot[b.reply_mask].mean(), torch.tensor(-float(torch.log(torch.tensor(vocabulary)))),
+                               atol=0.2, rtol=0)
+
+
+def test_learning_rate_factors() -> None:
+    linear = [learning_rate_factor("linear", step, 10, 0.2) for step in range(10)]
+    assert linear[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert linear[-1] == pytest.approx(1 / 8)
+    assert learning_rate_factor("constant", 9, 10, 0.0) == 1.0
+    assert learning_rate_factor("cosine", 5, 10, 0.0) == pytest.approx(0.5)

@@ -1,0 +1,171 @@
+"""Sources: shipped data, files and the Hub are told apart, rows become records, and limits draw the same rows each time."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from lite_huatuo.data import sources
+from lite_huatuo.errors import RecordError
+
+
+def row(n: int, **changes: object) -> dict:
+    return {"id": f"p{n}", "question": f"Question {n}?", "ground_truth": f"answer {n}", **changes}
+
+
+@pytest.fixture
+def make(tmp_path: Path):
+    def write(*rows: object, name: str = "problems.jsonl") -> str:
+        path = tmp_path / name
+        lines = [text if isinstance(text, str) else json.dumps(text, ensure_ascii=False) for text in rows]
+        path.write_text("[" + ",".join(lines) + "]" if name.endswith(".json") else "\n".join(lines), "utf-8")
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["problems.jsonl", "problems.json"])
+def test_a_file_is_read_in_its_order(make, name: str) -> None:
+    problems = sources.load_problems(make(row(2), row(1, question="a\u2028b?"), row(3), name=name))
+    assert [problem.id for problem in problems] == ["p2", "p1", "p3"]
+    assert problems[1].question == "a\u2028b?"
+
+
+def test_published_rows_are_read_from_a_file(make) -> None:
+    problem, = sources.load_problems(make({"Open-ended Verifiable Question": "Open?", "Ground-True Answer": "copper",
+                                           "question": "Which of these?", "options": {"A": "iron"}}))
+    example, = sources.load_sft(make({"Question": "Open?", "Complex_CoT": "Hmm.", "Response": "Copper."}))
+    assert (problem.question, problem.ground_truth) == ("Open?", "copper")
+    assert (example.question, example.complex_cot, example.response) == ("Open?", "Hmm.", "Copper.")
+
+
+def test_a_home_folder_sign_is_expanded(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(row(1))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(sources.load_problems("~/problems.jsonl")) == 1
+
+
+@pytest.mark.parametrize(("load", "name"), [
+    (load, f"{kind}_{language}") for language in ("en", "zh")
+    for load, kind in ((sources.load_problems, "problems"), (sources.load_problems, "heldout"), (sources.load_sft, "sft"))])
+def test_shipped_data_is_read_whole_in_its_language(load, name: str) -> None:
+    records = load(f"shipped:{name}")
+    assert len(records) >= 8
+    assert len({record.id for record in records}) == len(records)
+    if load is sources.load_problems:
+        assert {record.language for record in records} == {name[-2:]}
+
+
+def test_an_unknown_shipped_name_lists_the_known_ones() -> None:
+    with pytest.raises(RecordError, match=r"shipped:problem_en: no such shipped data.*shipped:problems_en.*shipped:sft_zh"):
+        sources.load_problems("shipped:problem_en")
+
+
+@pytest.mark.parametrize("source", ["shipped:", "shipped:../demo/problems_en", "shipped:problems_en.jsonl"])
+def test_a_shipped_name_is_a_name_and_no_path(source: str) -> None:
+    with pytest.raises(RecordError, match="no such shipped data"):
+        sources.load_problems(source)
+
+
+@pytest.mark.parametrize("source", ["problems", "problems.csv", "", "./org/name", "/data/problems.txt", "~/name", "a/b/c", "."])
+def test_an_odd_source_tells_what_a_source_is(source: str) -> None:
+    with pytest.raises(RecordError, match=r"not a data source; give a \.json or \.jsonl file, org/name.*shipped:<name>"):
+        sources.load_problems(source)
+
+
+def test_an_existing_path_with_one_slash_is_not_sought_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecordError, match="data/mine: not a data source"):
+        sources.load_problems("data/mine")
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"none\.jsonl: no such file"):
+        sources.load_problems(str(tmp_path / "none.jsonl"))
+
+
+def test_a_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").mkdir()
+    with pytest.raises(RecordError, match=r"x\.jsonl: is a folder"):
+        sources.load_problems(str(tmp_path / "x.jsonl"))
+
+
+@pytest.mark.parametrize(("second", "told"), [
+    ('{"question": ', "not valid JSON"),
+    ([1], "expected a JSON object, found list"),
+    ({"question": "Q?"}, "missing ground truth"),
+    (row(2, question=" "), "empty question"),
+    (row(2, ground_truth=["x"]), "must be text, not list"),
+    (row(1, ground_truth="other"), 'id "p1" was used before for another record; ids must be unique'),
+    (row(1, question="Other?"), 'id "p1" was used before'),
+])
+def test_a_bad_row_tells_file_and_line(make, second: object, told: str) -> None:
+    source = make(row(1), "", second, row(3))
+    with pytest.raises(RecordError) as caught:
+        sources.load_problems(source)
+    assert str(caught.value).startswith(f"{source}:3: ")
+    assert told in str(caught.value)
+
+
+def test_the_same_row_twice_counts_once(make) -> None:
+    assert len(sources.load_problems(make(row(1), row(2), row(1)))) == 2
+
+
+@pytest.mark.parametrize(("name", "rows"), [("e.jsonl", ()), ("e.jsonl", ("", "  ")), ("e.json", ())])
+def test_an_empty_file_is_told(make, name: str, rows: tuple[str, ...]) -> None:
+    source = make(*rows, name=name)
+    with pytest.raises(RecordError) as caught:
+        sources.load_sft(source)
+    assert str(caught.value) == f"{source}: holds no rows"
+
+
+def test_a_limit_draws_by_seed_and_keeps_the_files_order(make) -> None:
+    source = make(*(row(n) for n in range(40)))
+    whole = sources.load_problems(source)
+    drawn = {seed: sources.load_problems(source, limit=10, seed=seed) for seed in (0, 1)}
+    assert drawn[0] == sources.load_problems(source, limit=10, seed=0)
+    assert drawn[0] != drawn[1]
+    for records in drawn.values():
+        assert len(records) == 10
+        assert records == [record for record in whole if record in records]
+        assert records != whole[:10]  # drawn from everywhere, not cut off the top
+    for limit in (None, 40, 41):
+        assert sources.load_problems(source, limit=limit, seed=1) == whole
+
+
+@pytest.mark.parametrize(("source", "asked"), [
+    ("org/name", ("org/name", None, "train")),
+    ("org/name:en", ("org/name", "en", "train")),
+    ("org/name#test", ("org/name", None, "test")),
+    ("org/name:en_mix#train[:10%]", ("org/name", "en_mix", "train[:10%]")),
+])
+def test_a_hub_source_names_set_config_and_split(monkeypatch: pytest.MonkeyPatch, source: str, asked: tuple) -> None:
+    calls = []
+
+    def load_dataset(name: str, config: str | None, **options: object) -> list[dict]:
+        calls.append((name, config, options.pop("split")))
+        assert not options  # above all no trust_remote_code
+        return [row(0), {"Open-ended Verifiable Question": "Open?", "Ground-True Answer": "copper"}]
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    assert [problem.ground_truth for problem in sources.load_problems(source)] == ["answer 0", "copper"]
+    assert calls == [asked]
+
+
+def test_a_hub_row_that_is_bad_and_a_hub_that_fails_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = types.SimpleNamespace(load_dataset=lambda *_, **__: [row(0), {"question": "Q?"}])
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    with pytest.raises(RecordError, match=r"^org/name\[1\]: missing ground truth"):
+        sources.load_problems("org/name")
+
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("no route to host\nlong trace")
+
+    fake.load_dataset = fail
+    with pytest.raises(RecordError, match=r"ConnectionError: no route to host\); check the name, your network and HF_TOKEN"):
+        sources.load_problems("org/name")
