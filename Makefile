@@ -21,7 +21,7 @@ demo: .venv/demo-model
 	$(BIN)/lite-huatuo train --recipe demo --overwrite
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-slow: .venv/demo-model
 	$(BIN)/python -m pytest -m slow

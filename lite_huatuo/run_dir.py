@@ -125,7 +125,7 @@ class RunDir:
 
 def environment() -> dict[str, Any]:
     """Return versions, git commit and hardware: what is needed to explain a number later. No variables, no keys."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)

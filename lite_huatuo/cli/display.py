@@ -40,7 +40,9 @@ class Display:
         self._done += units
         text = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
         if self._task is not None:
-            self._bars.update(self._task, advance=units, **({"figures": text} if text else {}))
+            self._bars.advance(self._task, units)
+            if text:
+                self._bars.update(self._task, figures=text)
         now = time.monotonic()
         if not self._live and (text or now - self._told > 15 or self._done == self._total):
             self._told = now

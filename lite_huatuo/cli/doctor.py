@@ -174,7 +174,7 @@ def _on_gpus(need: Need, machine: Machine) -> tuple[bool, str]:
 def _libraries(machine: Machine) -> Check:
     missing = [name for name, version in machine.libraries.items() if version is None]
     if missing:
-        return Check("libraries", FAIL, f"missing: {', '.join(missing)}", "run: pip install --upgrade lite-huatuo")
+        return Check("libraries", FAIL, f"missing: {', '.join(missing)}", "install lite-huatuo again, it brings them")
     return Check("libraries", OK, ", ".join(f"{name} {version}" for name, version in machine.libraries.items()))
 
 
@@ -182,7 +182,7 @@ def _gpus(machine: Machine) -> Iterator[Check]:
     for index, gpu in enumerate(machine.gpus):
         found = f"{gpu.name}, {gpu.memory_gib:.1f} GiB ({gpu.free_gib:.1f} free)"
         yield Check(f"GPU {index}", OK, found) if gpu.bf16 else Check(
-            f"GPU {index}", NOTE, found, "no native bfloat16, so slow; base.compute_dtype=float16 is faster but untried")
+            f"GPU {index}", NOTE, found, "no native bfloat16: slow; base.compute_dtype=float16 is faster, but untried")
     if machine.gpus:
         return
     if machine.nvidia_driver and machine.torch.failure is None:
@@ -224,11 +224,13 @@ def _show(checks: list[Check], fits: dict[str, tuple[bool, str]], can_train: boo
     drawn = table("check", "", "found", "what to do")
     for check in checks:
         drawn.add_row(check.name, Text(check.status, style=styles[check.status]), Text(check.found), Text(check.advice))
-    console.print(drawn, end="\n\n")
+    console.print(drawn)
+    console.print()
     drawn = table("recipe", "needs (estimate, not measured on a GPU)", "here")
     for name, (fit, why) in fits.items():
         drawn.add_row(name, needs(NEEDS.get(name)), Text(why, style="green" if fit else ""))
-    console.print(drawn, end="\n\n")
+    console.print(drawn)
+    console.print()
     fitting = [name for name, (fit, _) in fits.items() if fit]
     if not can_train:
         console.print(f"Nothing can be trained here until what is marked {FAIL} is put right.")

@@ -90,10 +90,11 @@ def copy(name: str, to: Path, force: bool) -> None:
     lite-huatuo recipes copy qwen7b mine.yaml
     """
     text = recipes.text(name)[1]
-    path = to / f"{Path(name).stem}.yaml" if to.is_dir() else to
-    if not path.parent.is_dir():
-        raise RecipeError(f"{path}: there is no folder {path.parent}; make it first (mkdir -p {path.parent})")
+    path = to
     try:
+        path = to / f"{Path(name).stem}.yaml" if to.is_dir() else to
+        if not path.parent.is_dir():
+            raise RecipeError(f"{path}: there is no folder {path.parent}; make it first (mkdir -p {path.parent})")
         if path.exists() and not force:
             raise RecipeError(f"{path}: exists already; give another name, or --force to replace it")
         jsonl.write_text(path, text)

@@ -34,11 +34,12 @@ class SharedBase:
         self.peft = model
         self.tokenizer = loaded.tokenizer
         self.backend = loaded.backend
-        self.causal = model.base_model.model
-        self.body = getattr(self.causal, self.causal.base_model_prefix)
-        self.lm_head = self.causal.get_output_embeddings()
+        causal: Any = model.base_model.model
+        self.causal = causal
+        self.body = getattr(causal, causal.base_model_prefix)
+        self.lm_head = causal.get_output_embeddings()
         self.device = self.body.get_input_embeddings().weight.device
-        self.hidden_size: int = self.causal.config.get_text_config().hidden_size
+        self.hidden_size: int = causal.config.get_text_config().hidden_size
         self.active = BASE
         self._layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
         self._parameters = {name: _capture(model, name) for name in model.peft_config}
@@ -116,7 +117,7 @@ class SharedBase:
 
     def save(self, name: str, folder: Path) -> None:
         """Write one adapter into `folder` in plain peft form (safetensors); it loads with PeftModel.from_pretrained."""
-        self.peft.save_pretrained(folder.parent, selected_adapters=[name], safe_serialization=True)
+        self.peft.save_pretrained(str(folder.parent), selected_adapters=[name], safe_serialization=True)
         written = folder.parent / name
         if written != folder:
             written.rename(folder)

@@ -71,7 +71,7 @@ def load(folder: str, *, revision: str | None = None, chat_template: str | None 
 
     config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False).get_text_config()
     try:
-        stops = GenerationConfig.from_pretrained(folder, revision=revision).eos_token_id
+        stops = GenerationConfig.from_pretrained(folder, revision=revision or "main").eos_token_id
     except OSError:  # a model without a generation config: its own names the stop token
         stops = config.eos_token_id
     tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision, trust_remote_code=False)

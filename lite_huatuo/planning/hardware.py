@@ -198,9 +198,13 @@ def hub_failure(timeout: float = 5.0) -> str | None:
     try:
         with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=timeout):
             return None
-    except urllib.error.HTTPError:
-        return None  # an answer, if not a friendly one
-    except (OSError, ValueError) as error:
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 404, 405):  # a mirror that answers, but has no front page
+            return None
+        return f"{endpoint}: HTTP {error.code} {error.reason}"
+    except urllib.error.URLError as error:
+        return f"{endpoint}: {error.reason}"
+    except (OSError, ValueError) as error:  # a time-out while reading; an endpoint that is no URL
         return f"{endpoint}: {_one_line(error)}"
 
 

@@ -123,8 +123,8 @@ def _unpack_optimizers(optimizers: Optimizers, tensors: dict[str, torch.Tensor],
 
 
 def _numpy_rng() -> list[Any]:
-    kind, keys, position, has_gauss, gauss = numpy.random.get_state(legacy=True)  # type: ignore[misc]
-    return [kind, keys.tolist(), position, has_gauss, gauss]
+    kind, keys, *rest = numpy.random.get_state()
+    return [kind, numpy.asarray(keys).tolist(), *rest]
 
 
 def _cuda_rng() -> dict[str, torch.Tensor]:

@@ -185,7 +185,9 @@ def _select(stage: Stage) -> dict[str, float]:
         return {}
     with stage.shared.using("actor"):
         queries = [stage.shared.tokenizer.query(problem.question) for problem in stage.selection]
-        episodes = rollout.generate(stage.shared, stage.selection, queries, temperature=None, **stage.limits)
+        episodes = rollout.generate(stage.shared, stage.selection, queries, temperature=None,
+                                    max_reply_length=stage.limits["max_reply_length"],
+                                    batch_size=stage.limits["batch_size"])
     rollout.judge(episodes, stage.verifier)
     summary = heldout.summarise([heldout.prediction(episode) for episode in episodes])
     if summary["score"] >= state.best_score:

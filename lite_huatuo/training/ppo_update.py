@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -127,7 +128,7 @@ class Learner:
         return dict(figures)
 
 
-def _optimizer(name: str) -> type[torch.optim.Optimizer]:
+def _optimizer(name: str) -> Any:
     """Return the optimizer class of a recipe's `optimizer`."""
     if name == "adamw":
         return torch.optim.AdamW

@@ -80,6 +80,7 @@ def _fit(recipe: Recipe, run: RunDir, shared: SharedBase, rows: sft_data.SFTRows
     last = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
     run.rewind("sft", "step", last)
     arguments = trainer_arguments(recipe, run, evaluate=bool(rows.evaluation))
+    forward = shared.causal.__dict__.get("forward")
     trainer = SFTTrainer(
         model=shared.peft,
         args=arguments,
@@ -94,7 +95,12 @@ def _fit(recipe: Recipe, run: RunDir, shared: SharedBase, rows: sft_data.SFTRows
         parameter.data = parameter.data.to(torch.float32)
     with shared.using("actor", learn=True):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    shared.tokenizer.hf.padding_side = "left"
+    # SFTTrainer replaces the network's forward by one that generates without a cache, and leaves it there.
+    if forward is None:
+        shared.causal.__dict__.pop("forward", None)
+    else:
+        shared.causal.forward = forward
+    shared.causal.config.use_cache = True
 
 
 def trainer_arguments(recipe: Recipe, run: RunDir, *, evaluate: bool) -> Any:
@@ -159,7 +165,7 @@ def _recorder(recipe: Recipe, run: RunDir, shared: SharedBase, progress: Progres
                 shared.save("actor", folder)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-            figures = {ours: logs[theirs] for theirs, ours in FIGURES.items() if theirs in (logs or {})}
+            figures = {ours: logs[theirs] for theirs, ours in FIGURES.items() if logs and theirs in logs}
             if "sft/loss" in figures or "sft/eval_loss" in figures:
                 run.log("sft", metrics.check({"step": state.global_step, **figures}))
                 progress.advance(0, **{name: figures[name] for name in ("sft/loss", "sft/eval_loss") if name in figures})

@@ -1,7 +1,11 @@
 """The exact verifier: is the ground truth stated as the answer? Rules only, no model, the same verdict every time.
 
-A reply is right where it mentions the ground truth (or an equal of it, see `medical_terms`) in whole words at least
-once and that mention is neither denied, nor one of several candidates, nor a repetition of the question, nor asked.
+1. Fold the reply into sentences of plain words (`medical_terms`).
+2. Read the ground truth: every phrase that may stand for it, as "MI" for "myocardial infarction".
+3. Find the mentions: the places where the reply holds one of these phrases, in whole words.
+4. Strike out a mention that is denied, refused, echoed from the question or one of several answers (`exact_cues`).
+5. Verdict: right where a mention is left and no sentence names another answer.
+
 It compares words, not meanings: a right answer in other words is judged wrong.
 """
 
@@ -10,69 +14,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import dropwhile
+from typing import NamedTuple
 
+from lite_huatuo.verifier import exact_cues as cues
 from lite_huatuo.verifier import medical_terms as terms
 from lite_huatuo.verifier.base import Item, Verdict
-from lite_huatuo.verifier.medical_terms import HARD, SOFT, normalise
+from lite_huatuo.verifier.medical_terms import HARD, SOFT, Token, normalise
 
 Phrase = tuple[str, ...]
-Span = tuple[int, int]
-_MAX_VARIANTS, _MAX_PHRASES, _MAX_MENTIONS, _CONTEXT = 48, 4000, 200, 30
-# Cues, matched on the folded words beside a mention; those are at most `_CONTEXT`, so no pattern can run away.
-_W = (r"(?:(?!(?:but|however|because|since|so|therefore|thus|hence|although|though|yet|while|which|that|who|rather|is"
-      r"|are|was|were|include|including|than|in|by|with|for|from|on|at|to|into|not|[,:.、]) )\S+ )")
-_FILL = ("(?:(?:any|be|been|to|due|caused|by|because|of|likely|most|more|very|simply|primarily|typical|it|this|as"
-         "|consistent|with|from|related|case|answer|diagnosis|cause|correct|right|evidence|sign|explained) )*")
-_NEGATED_BEFORE = [re.compile(r"\b" + pattern + "$") for pattern in (
-    rf"(?:not|never) {_W}{{0,2}}(?:think|believe|case|sure|convinced|true) (?:(?!but |[,:.] )\S+ ){{0,7}}",
-    "(?:do|doe|did|can|could|should|would|will|may|might|must) (?:not|never) (?:be|suggest|support|indicate|fit|have"
-    f"|represent|consider|diagnose|point|mean|show|favor|confirm|reflect|explain|choose|select) {_FILL}{_W}{{0,3}}",
-    r"(?<!\bdo )(?<!\bdoe )(?<!did )(?<!can )(?<!could )(?<!should )(?<!would )(?<!will )(?<!may )(?<!might )(?<!must "
-    rf")(?:not|no|never|neither|nor) (?!only |just |merely |doubt |surprisingly |longer |other ){_FILL}{_W}{{0,3}}",
-    rf"(?:not|no|neither|rule out|ruled out|exclude|excluded|excluding) (?:{_W}|, ){{1,12}}(?:or|nor) {_W}{{0,2}}",
-    rf"(?:rul(?:e|ed|ing) out|(?:exclud|eliminat)(?:e|ed|ing)|reject(?:ed)?|dismiss(?:ed)?) (?:: )?{_W}{{0,3}}",
-    r"(?:rather than|instead of|opposed to|unlike|(?<!none )(?<!no )other than|except(?: for)?|without|anything but"
-    rf"|compared? (?:to|with)|contrast (?:to|with)|mistaken for|confused with|mimic|whereas) {_W}{{0,3}}",
-    rf"(?:differ|different|differentiated?|distinct|distinguish|distinguished) (?:\S+ ){{0,3}}from {_W}{{0,3}}",
-    rf"(?:unlikely|improbable|less likely|incorrect|wrong) (?:to be |due to |that it is |is |: )?{_W}{{0,2}}",
-    rf"(?:argue|evidence) against {_W}{{0,3}}", rf"(?:more|better|greater) {_W}{{0,2}}than {_W}{{0,2}}",
-    rf"(?:although|while|though) {_W}?")]
-_NEGATED_BEFORE.append(re.compile(
-    "(?:(?:不是|并非|而非|排除|除外|不考虑|不支持|不符合|不太可能是|不像|不属于|不能诊断为?|不应诊断为?|没有|未见|未发现"
-    "|否认|不同于|区别于|有别于|不提示)(?:(?!而是|但|应为|应是|才是|[,:.?•]).){0,8}|(?:不是|并非|排除|不考虑)"
-    "(?:(?!而是|但|应|[,:.?•]).){0,40}(?:、|或|和|及)[^,:.]{0,3}|[非无]|(?:虽然|尽管).{0,3}|(?<![切去清消])除|除了.{0,6})$"))
-_AUX = "(?:(?:is|are|was|were|be|been|seem|appear|can|could|would|has|have|may|might|doe|do|did|therefore|also|here) )"
-_DENIED_AFTER = re.compile(
-    rf"(?:, )?(?:{_AUX}+(?:not|never) (?:\S+ ){{0,2}}?(?:answer|diagnosis|likely|correct|right|case|culprit|best|it"
-    rf"|consistent|fit|match|explain|considered|supported)|{_AUX}+(?:very |most |clearly |highly |considered but )?"
-    "(?:incorrect|wrong|false|excluded|ruled? out|unlikely|improbable|less likely|eliminated|dismissed|rejected"
-    "|inconsistent|contraindicated)|on other hand|in contrast|by contrast)\\b|.{0,4}?(?:除外|(?:可以?|能|应|被|已|予以"
-    "|可能性)?(?:排除|不成立|不正确|不对|错误|不大|较小|很小)|不太可能|可能性(?:小|低|不大)|不符|不支持|不考虑)"
-    "|(?:并?不是|并非)(?:.{0,4}答案|.{0,4}诊断|正确)")
-_DENIED_ALWAYS = re.compile(rf"{_AUX}+not (?:correct |right |best )?answer\b")
-_OR_AFTER = re.compile(
-    rf"(?:{_W})?(?:, )?or (?!(?:if|when|in|at|by|with|without|more|less|not|so|even|to|other|simply|any|similar|its) )"
-    "|(?:(?!的|是|可|为)[\u4e00-\u9fff]){0,3}(?:, )?(?:、|或|还是|抑或)(?!者?称)")
-_OR_BEFORE = re.compile(rf"(?:\bor {_W}{{0,2}}|\beither {_W}?"
-                        "|(?:、|或者?|还是|抑或)(?:(?!支持|提示|是|为|诊断|考虑|符合)[^,.:?、]){0,4})$")
-_NAMED = re.compile("(?:known a|known as|called|termed|named|aka|又称|也称|亦称|也叫|又名|即|称为|简称)[^.?]{0,40}$")
-_COMMITS = re.compile(r"\b(?:answer|diagnosis|likely|therefore|thus|conclude|conclusion|best|correct|favor|choose|final"
-                      r"|consistent|it is|this is|suggest|point)\b|最可能|答案|诊断|因此|所以|综上|应为|考虑|最终|选")
-_REFUSES = re.compile(
-    r"\b(?:i|we) (?:\S+ ){0,2}?(?:can not|could not|unable|do not know|did not|not sure|not able)|\bunable to (?:answer"
-    r"|say|determine|provide)|\bcan not (?:be )?(?:answer|answered|determine|determined|say|provide)|\bas ai\b"
-    "|(?:not enough|insufficient) information|不知道|无法(?:回答|确定|判断|作答)|不能回答|不确定")
-_LEAD = re.compile("^(?:(?:it|this|or|perhaps|maybe|possibly|could|may|might|would|be|is|also|then|and) )+")
-_CJK = re.compile("[\u4e00-\u9fff]")
-_NAME = ("(?:(?!(?:is|are|was|were|be|been|has|have|had|can|may|will|doe|did|which|that|who|because|from|in|by|with|for"
-         "|to|cause|treat|show|suggest|and|or|是|为|的|可|应|[,:、.?•]) )\\S+ )")  # a word of a bare name
-_PIECES_BEFORE = re.compile(rf"((?:{_NAME}{{1,4}}, )*)((?:and |or )?)$")
-_PIECES_AFTER = re.compile(rf"((?:, {_NAME}{{1,4}}(?=, |$))*)((?:,? ?(?:and|or) )?)")
-_ANSWER_IS = re.compile(
-    r"(\banswer|\bdiagnosis|答案|诊断)(?: (?:\S+ ){0,5}?(?:is|be|:) |(?:应?[是为]|: ))(?!made|based|confirmed"
-    "|established|supported|not|reached|clinical|often|usually|a follow)(?=\\w)")
-_ASKS_ODD_ONE = re.compile(r"\b(?:not|except|least|false|incorrect|contraindicated|avoid|avoided|unlikely|never|wrong|"
-                           r"untrue|exclude|excluded|ineffective|unsuitable|inappropriate)\b|[不非无]|错误|除外|禁")
+MAX_VARIANTS, MAX_PHRASES, MAX_OPTIONS, MAX_MENTIONS = 48, 4000, 400, 200  # so that no input takes long
+CONTEXT = 30  # how many tokens beside a mention are looked at
 
 
 class ExactVerifier:
@@ -87,39 +39,99 @@ class ExactVerifier:
 
 def judge(item: Item) -> Verdict:
     """Judge one item; a ground truth without any letter or digit is the one thing that cannot be judged."""
-    bare = normalise(item.ground_truth).replace(" ", "" if not item.ground_truth.isascii() else " ")
-    if bare in terms.YES | terms.NO:
-        return _judge_polarity(item.final_response, bare in terms.YES)
-    phrases, lists = read_ground_truth(item.ground_truth)
-    if not phrases:
+    truth = Truth(normalise(item.ground_truth), *read_ground_truth(item.ground_truth))
+    if (polarity := truth.words if truth.words.isascii() else truth.words.replace(" ", "")) in terms.YES | terms.NO:
+        return judge_polarity(item.final_response, polarity in terms.YES)
+    if not truth.phrases:
         return Verdict(None, failure="the ground truth has no letter or digit; give it an answer")
-    question = " ".join(token.text for token in terms.tokenise(item.question)) + " "
-    reply = terms.fold_characters(item.final_response)
-    for text in dict.fromkeys((reply, re.sub(r"\([^()]*\)", " ", reply))):  # a parenthesis may part an answer's words
-        stream = Reply(text)
-        correct, said = stream.judge(phrases, question, single=True)
-        if not correct and " ".join(word for word in stream.words if word not in HARD) == normalise(item.ground_truth):
-            correct, said = True, "the ground truth itself"
-        for parts in lists if not correct else ():
-            found = [stream.judge(part, question, single=False) for part in parts]
-            if correct := all(ok for ok, _ in found):
-                said = " + ".join(what for _, what in found)
-                break
-        if correct or said != "no match":
-            return Verdict(correct, f"match: {said}" if correct else said)
-    return Verdict(False, "no match")
+    reply, question = terms.fold_characters(item.final_response), read_question(item.question)
+    correct, why = judge_text(reply, truth, question)
+    bare = re.sub(r"\([^()]*\)", " ", reply)  # a parenthesis may part the words: "atrioventricular (AV) node"
+    if why == "no match" and bare != reply:
+        correct, why = judge_text(bare, truth, question)
+    return Verdict(correct, f"match: {why}" if correct else why)
 
 
-def _judge_polarity(reply: str, wanted: bool) -> Verdict:
+def judge_text(text: str, truth: Truth, question: Question) -> tuple[bool, str]:
+    """Return whether a text states the ground truth or each part of a list, and why."""
+    sentences = cut_sentences(terms.tokenise(text))
+    if " ".join(word for sentence in sentences for word in sentence.words) == truth.words:
+        return True, truth.words
+    correct, why = judge_phrases(sentences, truth.phrases, question)
+    for parts in truth.lists if not correct else ():
+        verdicts = [judge_phrases(sentences, part, question, alone=False) for part in parts]
+        if all(stated for stated, _ in verdicts):
+            return True, " + ".join(part for _, part in verdicts)
+    return correct, why
+
+
+def judge_polarity(reply: str, wanted: bool) -> Verdict:
     """Judge a yes/no ground truth by the first polarity that the reply states."""
-    text = " ".join(token.text for token in terms.tokenise(reply)).replace("NO", "no")
-    text = re.sub("(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])", "", text)
-    stated = re.search(r"(?:^|\b(?:answer|statement|it|this|that|claim|答案)[^.?]{0,20}?(?:is |: |是|为)(not |不)?)"
-                       r"(yes|true|no|false|不是|并非|没有|不|否|错|是|对|正确)(?![A-Za-z])", text)
-    if not stated:
+    text = write([token.text for token in terms.tokenise(reply)]).replace("NO", "no")
+    if not (stated := cues.POLARITY.search(text)):
         return Verdict(False, "no polarity stated")
     says = (stated[2] in terms.YES) != bool(stated[1])
     return Verdict(says == wanted, f"{'match' if says == wanted else 'no match'}: says {'yes' if says else 'no'}")
+
+
+# --- 1. Fold ----------------------------------------------------------------------------------------------------------
+
+
+class Sentence(NamedTuple):
+    """What stands between two stops. `words` are its tokens without commas and colons; `at[k]` is the token of word k."""
+
+    tokens: list[Token]
+    words: list[str]
+    at: list[int]
+    opens: str  # the mark before it: ".", "?" or, in a list, "•"
+    closes: str  # the mark after it
+
+
+class Truth(NamedTuple):
+    """A ground truth: its words, the phrases that state it, and its lists, all parts of which state it."""
+
+    words: str
+    phrases: frozenset[Phrase]
+    lists: list[list[frozenset[Phrase]]]
+
+
+class Question(NamedTuple):
+    """What the rules ask of a question: its words, and what its last sentence asks for."""
+
+    words: str
+    asks_odd_one: bool
+    asks_diagnosis: bool
+
+
+def cut_sentences(tokens: list[Token]) -> list[Sentence]:
+    """Cut a folded text at its stops."""
+    sentences, current, opens = [], [], "."
+    for token in [*tokens, Token(".", False)]:
+        if token.text not in HARD:
+            current.append(token)
+            continue
+        if current:
+            at = [k for k, part in enumerate(current) if part.text not in SOFT]
+            sentences.append(Sentence(current, [current[k].text for k in at], at, opens, token.text))
+        current, opens = [], token.text
+    return sentences
+
+
+@lru_cache(maxsize=64)
+def read_question(text: str) -> Question:
+    """Fold a question."""
+    sentences = cut_sentences(terms.tokenise(text))
+    words = " ".join(word for sentence in sentences for word in sentence.words)
+    asked = write([token.text for token in sentences[-1].tokens]) if sentences else ""
+    return Question(f" {words} ", bool(cues.ASKS_ODD_ONE.search(asked)), "diagnosis" in words or "诊 断" in words)
+
+
+def write(tokens: Iterable[str]) -> str:
+    """Write tokens as a text for the cues: Chinese without spaces, every other token followed by one."""
+    return "".join(token if "\u4e00" <= token[0] <= "\u9fff" or token == "、" else token + " " for token in tokens)
+
+
+# --- 2. Read the ground truth -----------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=4096)
@@ -130,8 +142,8 @@ def read_ground_truth(text: str) -> tuple[frozenset[Phrase], list[list[frozenset
     options = dict.fromkeys(half for option in [text, *_alternatives(text)] for half in _halves(option))
     phrases: set[Phrase] = set()
     lists = []
-    for option in list(options)[:400]:
-        phrases.update(_forms(option) if len(phrases) < _MAX_PHRASES else ())
+    for option in list(options)[:MAX_OPTIONS]:
+        phrases.update(_forms(option) if len(phrases) < MAX_PHRASES else ())
         parts = _split(option, r",\s|;|、|\band\b")
         if 2 <= len(parts) <= 12 and all(len(normalise(part)) > 1 for part in parts):
             lists.append([frozenset(form for half in _halves(part) for form in _forms(half)) for part in parts])
@@ -140,13 +152,7 @@ def read_ground_truth(text: str) -> tuple[frozenset[Phrase], list[list[frozenset
 
 def _split(text: str, separator: str) -> list[str]:
     """Split at a separator, but not inside a parenthesis."""
-    parts, depth = [""], 0
-    for piece in re.split(f"([()]|{separator})", text):
-        depth = max(0, depth + (piece == "(") - (piece == ")"))
-        if depth == 0 and re.fullmatch(separator, piece):
-            parts.append("")
-        else:
-            parts[-1] += piece
+    parts = re.split(rf"(?:{separator})(?![^()]{{0,200}}\))", text)
     return [part.strip() for part in parts if part.strip()]
 
 
@@ -211,137 +217,176 @@ def variants(words: Phrase) -> list[Phrase]:
                 swaps += [(len(phrase), equal) for equal in sorted(equals)]
         options = [(rest[0], *tail) for tail in tails[-1]]
         options += [equal + tail for length, equal in swaps for tail in tails[len(rest) - length]]
-        tails.append(list(dict.fromkeys(options))[:_MAX_VARIANTS])
+        tails.append(list(dict.fromkeys(options))[:MAX_VARIANTS])
     return tails[-1] if len(words) <= 40 else [words]
 
 
-def _text(tokens: Iterable[str]) -> str:
-    """Write tokens as a text for the cues: Chinese without spaces, every other token followed by one."""
-    return "".join(token if _CJK.match(token) or token == "、" else token + " " for token in tokens)
+# --- 3. Find the mentions ---------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=64)
-def _grams(question: str, size: int) -> frozenset[Phrase]:
-    words = [word for word in question.split() if word not in HARD | SOFT]
-    return frozenset(tuple(words[start: start + size]) for start in range(max(1, len(words) - size + 1)))
+class Mention(NamedTuple):
+    """Words `start` to `end` of a sentence, and the tokens before and after them."""
+
+    sentence: Sentence
+    start: int
+    end: int
+    before: list[str]
+    after: list[str]
 
 
-class Reply:
-    """A reply as tokens: where it mentions a phrase, and how. A span counts `words`, which leave out the soft marks."""
+def find_mentions(sentences: list[Sentence], phrases: Iterable[Phrase]) -> list[Mention]:
+    """Return the mentions of any phrase; two that touch are one, as are two names: "thiamine or vitamin B1"."""
+    places: dict[str, list[tuple[int, int]]] = {}
+    for number, sentence in enumerate(sentences):
+        for start, word in enumerate(sentence.words):
+            places.setdefault(word, []).append((number, start))
+    found = [(number, start, start + len(phrase)) for phrase in phrases for number, start in places.get(phrase[0], ())
+             if tuple(sentences[number].words[start: start + len(phrase)]) == phrase
+             and is_whole(sentences[number], start, start + len(phrase))]
+    spans: list[tuple[int, int, int]] = []
+    for number, start, end in sorted(found, key=lambda span: (span[0], span[1], -span[2])):
+        last_number, last_start, last_end = spans[-1] if spans else (-1, 0, 0)
+        if number != last_number or start < last_end < end or not (
+                cues.ALIAS_WORDS.issuperset(sentences[number].words[last_end: start])):
+            spans.append((number, start, end))
+        else:
+            spans[-1] = (number, last_start, max(end, last_end))
+    if len(spans) > MAX_MENTIONS:
+        spans = spans[: MAX_MENTIONS // 2] + spans[-MAX_MENTIONS // 2:]
+    return [_with_context(sentences[number], start, end) for number, start, end in spans]
 
-    def __init__(self, text: str) -> None:
-        """Cut the text; `at[k]` is the token of word k, `starts` and `ends` bound the sentence of each token."""
-        self.marked = terms.tokenise(text)
-        self.tokens = [token.text for token in self.marked]
-        self.at = [k for k, token in enumerate(self.tokens) if token not in SOFT]
-        self.words = [self.tokens[k] for k in self.at]
-        self.where: dict[str, list[int]] = {}
-        for k, word in enumerate(self.words):
-            self.where.setdefault(word, []).append(k)
-        hard = [k for k, token in enumerate(self.tokens) if token in HARD]
-        self.sentences = [(a + 1, b) for a, b in zip([-1, *hard], [*hard, len(self.tokens)], strict=True)]
-        self.starts = [a for a, b in self.sentences for _ in range(a, b + 1)]
-        self.ends = [b for a, b in self.sentences for _ in range(a, b + 1)]
 
-    def judge(self, phrases: Iterable[Phrase], question: str, single: bool) -> tuple[bool, str]:
-        """Return whether a phrase is stated as the answer, and why; `single` is False for one part of a list."""
-        spans = self._mentions(phrases)
-        fragments = self._fragments() if spans and single else set()
-        reason, stated, blocked, last = "no match", None, False, None
-        for span in spans:
-            before, after = self._context(span)
-            status = self._status(span, question, before, after)
-            if last and last[0] == span[0] and last[1] in ("negated", "denied"):
-                status = last[1]  # "not thiamine (vitamin B1)": a second name of what is denied
-            last = (span[1], status)
-            if status == "ok" and single and self._is_listed(span, spans, fragments, before, after):
-                status = "several answers listed"
-            if status == "ok":  # after a list or a refusal, only a commitment counts
-                stated = stated or (span if not blocked or _COMMITS.search(before + after) else None)
-                continue
-            reason, stated = status, None if status == "denied" else stated
-            blocked = blocked or status in ("several answers listed", "asks or refuses")
-        other = self._other_answer(spans, "diagnosis" in question or "诊 断" in question) if stated and single else ""
-        return (True, " ".join(self.words[slice(*stated)])) if stated and not other else (False, other or reason)
+def _with_context(sentence: Sentence, start: int, end: int) -> Mention:
+    first, last = sentence.at[start], sentence.at[end - 1] + 1
+    before, after = sentence.tokens[max(0, first - CONTEXT): first], sentence.tokens[last: last + CONTEXT]
+    return Mention(sentence, start, end, [token.text for token in before], [token.text for token in after])
 
-    def _mentions(self, phrases: Iterable[Phrase]) -> list[Span]:
-        """Return the spans that are one of the phrases, whole words only, the longest of overlapping ones."""
-        places = ((p, start, start + len(p)) for p in phrases for start in self.where.get(p[0], ()))
-        spans = [(start, end) for phrase, start, end in places if self.words[end - 1: end] == [phrase[-1]]
-                 and tuple(self.words[start:end]) == phrase and self._is_whole(start, end)]
-        kept: list[Span] = []
-        for start, end in sorted(spans, key=lambda span: (span[0], -span[1])):
-            if not kept or end > kept[-1][1]:
-                kept.append((start, end))
-        return kept if len(kept) <= _MAX_MENTIONS else kept[: _MAX_MENTIONS // 2] + kept[-_MAX_MENTIONS // 2:]
 
-    def _is_whole(self, start: int, end: int) -> bool:
-        """False for "12" in "B12", "46" in "46p" and "40 minutes" in "20 to 40 minutes"; "500mg" holds "500"."""
-        after = self.at[end - 1] + 1
-        if self.marked[self.at[start]].glued or (after < len(self.tokens) and self.marked[after].glued and not (
-                self.words[end - 1].isdigit() and any(self.tokens[after] in sizes for sizes in terms.UNITS))):
-            return False
-        if not self.words[start][0].isdigit() or end - start > 3:
+def is_whole(sentence: Sentence, start: int, end: int) -> bool:
+    """False for "12" in "B12", "46" in "46p" and "40 minutes" in "20 to 40 minutes"; "500mg" holds "500"."""
+    tokens, words, after = sentence.tokens, sentence.words, sentence.at[end - 1] + 1
+    if tokens[sentence.at[start]].glued or (after < len(tokens) and tokens[after].glued and not (
+            words[end - 1].isdigit() and any(tokens[after].text in sizes for sizes in terms.UNITS))):
+        return False
+    if not words[start][0].isdigit() or end - start > 3:
+        return True
+    around = ["#" if word[0].isdigit() else word for word in words[max(0, start - 2): end + 2]]
+    return (start < 2 or around[:2] != ["#", "to"]) and (end + 2 > len(words) or around[-2:] != ["to", "#"])
+
+
+# --- 4. Strike out ----------------------------------------------------------------------------------------------------
+
+
+def objection(mention: Mention, question: Question) -> str:
+    """Return why a mention does not state its phrase, or "" where it does."""
+    before, after = write(mention.before), write(mention.after)
+    if cues.DENIED_BEFORE.search(cues.HARMLESS_NOT.sub("", before)):
+        return "negated"
+    if cues.NOT_THE_ANSWER.match(after) or (cues.DENIED_AFTER.match(after) and not question.asks_odd_one):
+        return "denied"
+    if mention.sentence.closes == "?" or cues.REFUSES.search(before.rpartition("but ")[2]) or cues.REFUSES.search(after):
+        return "asks or refuses"
+    return "echoes the question" if is_echo(mention, question) else ""
+
+
+def is_echo(mention: Mention, question: Question) -> bool:
+    """True where a mention and the words beside it stand in the question."""
+    words, start, end = mention.sentence.words, mention.start, mention.end
+    size = max(4, end - start + 2) if words[start].isascii() else max(8, end - start + 4)
+    return any(f" {' '.join(words[first: first + size])} " in question.words
+               for first in range(max(0, end - size), min(start, len(words) - size) + 1))
+
+
+def is_listed(mention: Mention, several: bool, rows: set[Phrase]) -> bool:
+    """True where a mention is one of several candidates: "X or Y", a list item, a sentence or comma row of names."""
+    before, after = write(mention.before), write(mention.after)
+    if tuple(mention.sentence.words) in rows:
+        return True
+    if several and mention.sentence.opens == "•" and not cues.COMMITS.search(before + after):
+        return True
+    return bool(cues.OR_AFTER.match(after) or cues.OR_BEFORE.search(before)) or in_row(mention)
+
+
+def in_row(mention: Mention) -> bool:
+    """True in a row of names: three with "and" or "or" ("X, Y and Z"), or five without."""
+    left, right = _pieces(mention.before), _pieces(mention.after)
+    row = []  # the other names
+    if cues.ROW_JOINTS.issuperset(left[-1]):
+        row += _names(reversed(left[:-1]), nearest=-1)
+    if not right[0] or right[0][0] in cues.ROW_JOINTS:
+        row += _names(right if right[0] else right[1:], nearest=0)
+    joined = any(cues.ROW_JOINTS.intersection(piece[:1]) for piece in [left[-1], *row])
+    return len(row) + 1 >= (3 if joined else 5)
+
+
+def _names(pieces: Iterable[list[str]], nearest: int) -> list[list[str]]:
+    """Return the pieces that carry on a row; the last one need only begin (or end) as a name: "and gout is rare"."""
+    row = []
+    for piece in pieces:
+        name = [word for word in piece if word not in cues.ROW_JOINTS]
+        if not name or name[nearest] in cues.NOT_IN_A_NAME:
+            break
+        row.append(piece)
+        if not is_name(piece):
+            break
+    return row
+
+
+def _pieces(tokens: list[str]) -> list[list[str]]:
+    """Cut tokens at the commas."""
+    pieces: list[list[str]] = [[]]
+    for token in tokens:
+        if token == ",":
+            pieces.append([])
+        else:
+            pieces[-1].append(token)
+    return pieces
+
+
+def is_name(words: Sequence[str]) -> bool:
+    """True for a few words without a verb or preposition, as "acute gout"."""
+    return 1 <= len(words) <= (4 if "".join(words).isascii() else 10) and cues.NOT_IN_A_NAME.isdisjoint(words)
+
+
+def lone_names(sentences: list[Sentence]) -> set[Phrase]:
+    """Return the sentences that are bare names, as "It is gout", where at least three different ones stand."""
+    found = {}
+    for sentence in sentences:
+        name = tuple(dropwhile(cues.LEADS.__contains__, (token.text for token in sentence.tokens[:16])))
+        if is_name(name):
+            found[name] = tuple(sentence.words)
+    return set(found.values()) if len(found) >= 3 else set()
+
+
+# --- 5. Verdict -------------------------------------------------------------------------------------------------------
+
+
+def judge_phrases(sentences: list[Sentence], phrases: Iterable[Phrase], question: Question,
+                  alone: bool = True) -> tuple[bool, str]:
+    """Return whether a phrase is stated as the answer, and why; `alone` is False for one part of a list."""
+    mentions = find_mentions(sentences, phrases)
+    rows = lone_names(sentences) if mentions and alone else set()
+    several = sum(sentence.opens == "•" for sentence in sentences) > 1
+    stated, hedged, reason = None, False, "no match"
+    for mention in mentions:
+        why = objection(mention, question)
+        if not why and alone and is_listed(mention, several, rows):
+            why = "several answers listed"
+        if why:
+            reason, hedged = why, hedged or why in ("several answers listed", "asks or refuses")
+            stated = None if why == "denied" else stated
+        elif not hedged or cues.COMMITS.search(write(mention.before) + write(mention.after)):
+            stated = stated or mention
+    if stated and alone and names_another(sentences, mentions, question):
+        return False, "another answer stated"
+    return (True, " ".join(stated.sentence.words[stated.start: stated.end])) if stated else (False, reason)
+
+
+def names_another(sentences: list[Sentence], mentions: list[Mention], question: Question) -> bool:
+    """True where a sentence "the answer is ..." (or "the diagnosis is ...", if that was asked) holds no mention."""
+    mentioned = [mention.sentence for mention in mentions]
+    for sentence in sentences:
+        named = cues.NAMES_THE_ANSWER.search(write(token.text for token in sentence.tokens[:60]))
+        if named and (question.asks_diagnosis or named[1] in ("answer", "答案")) and sentence not in mentioned:
             return True
-        around = ["#" if word[0].isdigit() else word for word in self.words[max(0, start - 2): end + 2]]
-        return (start < 2 or around[:2] != ["#", "to"]) and (end + 2 > len(self.words) or around[-2:] != ["to", "#"])
-
-    def _context(self, span: Span) -> tuple[str, str]:
-        """Return what stands before and after a span in its sentence: folded tokens, each followed by a space."""
-        first, last = self.at[span[0]], self.at[span[1] - 1] + 1
-        before = self.tokens[max(self.starts[first], first - _CONTEXT): first]
-        after = self.tokens[last: min(self.ends[last - 1], last + _CONTEXT)]
-        return _text(before), _text(after)
-
-    def _status(self, span: Span, question: str, before: str, after: str) -> str:
-        """Return "ok" for a mention that states its phrase, else why it does not."""
-        start, end = span
-        if any(cue.search(before) for cue in _NEGATED_BEFORE) or re.match("相?鉴别", after):
-            return "negated"
-        asked = _text(re.split(r" [.?] ", question.rstrip(" .?"))[-1].split())
-        if _DENIED_ALWAYS.match(after) or (_DENIED_AFTER.match(after) and not _ASKS_ODD_ONE.search(asked)):
-            return "denied"
-        closing = self.ends[self.at[start]]
-        doubt = _REFUSES.search(before.rpartition("but ")[2]) or _REFUSES.search(after)
-        if doubt or "?" in self.tokens[closing: closing + 1]:
-            return "asks or refuses"
-        size = max(4, end - start + 2) if self.words[start].isascii() else max(8, end - start + 4)
-        windows = {tuple(self.words[first: first + size]) for first in range(max(0, end - size), start + 1)}
-        return "echoes the question" if windows & _grams(question, size) else "ok"
-
-    def _is_listed(self, span: Span, spans: list[Span], fragments: set[int], before: str, after: str) -> bool:
-        """True where a mention is one of several candidates: "X or Y", "X, Y and Z", a list item, a string of names."""
-        sentence = self.starts[self.at[span[0]]]
-        item = sentence and self.tokens[sentence - 1] == "•" and self.tokens.count("•") > 1
-        if sentence in fragments or (item and not _COMMITS.search(before + after)):
-            return True
-        near = [(min(span[1], other[1]), max(span[0], other[0])) for other in spans if abs(other[0] - span[0]) < 12]
-        if _NAMED.search(before) or any({"or", "或"} & set(self.words[a:b]) for a, b in near):
-            return False  # "thiamine or vitamin B1": two names of the one answer
-        if _OR_AFTER.match(after) or _OR_BEFORE.search(before):
-            return True
-        left, right = _PIECES_BEFORE.findall(before)[0], _PIECES_AFTER.findall(after)[0]  # both match the empty text
-        return left[0].count(",") + 1 + right[0].count(",") + bool(right[1]) >= (3 if left[1] or right[1] else 5)
-
-    def _fragments(self) -> set[int]:
-        """Return the starts of the sentences that are bare names, where at least three different ones stand."""
-        found: dict[str, int] = {}
-        for start, end in self.sentences:
-            text = _LEAD.sub("", "".join(token + " " for token in self.tokens[start: min(end, start + 16)]))
-            if re.fullmatch(_NAME + ("{1,10}" if _CJK.search(text) else "{1,4}"), text):
-                found.setdefault(text, start)
-        return set(found.values()) if len(found) >= 3 else set()
-
-    def _other_answer(self, spans: list[Span], diagnosis: bool) -> str:
-        """Return why a mention is not the answer where a sentence "the answer is ..." names something else, or ""."""
-        mentioned = {self.starts[self.at[start]] for start, _ in spans}
-        naming: dict[str, set[int]] = {}
-        for start, end in self.sentences:
-            if match := _ANSWER_IS.search(_text(self.tokens[start: min(end, start + 60)])):
-                naming.setdefault(match[1], set()).add(start)
-        for noun, starts in naming.items():
-            if starts & mentioned and starts - mentioned:
-                return "several answers listed"
-            if not starts & mentioned and (diagnosis or noun in ("answer", "答案")):
-                return "another answer stated"
-        return ""
+    return False

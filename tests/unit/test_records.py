@@ -22,12 +22,15 @@ from lite_huatuo.records import (
 
 WHERE = "problems.jsonl:17"
 # Rows with the field names of FreedomIntelligence/medical-o1-verifiable-problem and medical-o1-reasoning-SFT.
-PUBLISHED_PROBLEM = {"Open-ended Verifiable Question": "Which virus causes croup?", "Ground-True Answer": "Parainfluenza virus"}
-PUBLISHED_SFT = {"Question": "Which virus causes croup?", "Complex_CoT": "Barking cough, so…", "Response": "Parainfluenza."}
-MCQ = {"question": "Which of these causes croup?", "options": {"A": "RSV", "B": "Parainfluenza virus"}, "answer_idx": "B",
-       "answer": "Parainfluenza virus"}
+PUBLISHED_PROBLEM = {"Open-ended Verifiable Question": "Which virus causes croup?",
+                     "Ground-True Answer": "Parainfluenza virus"}
+PUBLISHED_SFT = {"Question": "Which virus causes croup?", "Complex_CoT": "Barking cough, so…",
+                 "Response": "Parainfluenza."}
+MCQ = {"question": "Which of these causes croup?", "options": {"A": "RSV", "B": "Parainfluenza virus"},
+       "answer_idx": "B", "answer": "Parainfluenza virus"}
 OWN_PROBLEM = {"id": "p1", "question": "Which virus causes croup?", "ground_truth": "parainfluenza virus"}
-OWN_SFT = {"id": "s1", "question": "Which virus causes croup?", "complex_cot": "Barking cough.", "response": "Parainfluenza."}
+OWN_SFT = {"id": "s1", "question": "Which virus causes croup?", "complex_cot": "Barking cough.",
+           "response": "Parainfluenza."}
 
 
 def test_a_published_problem_is_read() -> None:
@@ -146,8 +149,9 @@ def test_an_sft_example_lacking_a_field_names_it(name: str) -> None:
 @given(st.dictionaries(
     st.sampled_from(["id", "question", "Question", "ground_truth", "Ground-True Answer", "complex_cot", "Complex_CoT",
                      "response", "Response", "provenance", "language", "Open-ended Verifiable Question"]),
-    st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=[])),
-                 lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2), max_leaves=4)))
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=[])),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2), max_leaves=4)))
 def test_any_json_row_is_read_or_refused_with_our_error(row: dict) -> None:
     for read in (problem_from_row, sft_from_row):
         try:

@@ -70,7 +70,7 @@ def test_overwrite_leaves_nothing_of_the_old_run(run: RunDir) -> None:
 def test_overwrite_deletes_no_folder_that_is_not_a_run(tmp_path: Path, names: list[str]) -> None:
     for name in names:  # a folder with a user's copy of a recipe is no run either
         (tmp_path / name).write_text("precious")
-    with pytest.raises(CheckpointError, match="is not a run folder.*--overwrite will not delete it"):
+    with pytest.raises(CheckpointError, match=r"is not a run folder.*--overwrite will not delete it"):
         RunDir.create(tmp_path, RECIPE, overwrite=True)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "precious")
 
@@ -85,7 +85,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused_and_kept(tmp_path: Path, o
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")  # tests may run as root, whom no permission stops: a file does
-    with pytest.raises(CheckpointError, match=r"file/demo: cannot write the run folder \(.+\); choose another with --run"):
+    with pytest.raises(CheckpointError, match=r"file/demo: cannot write the run folder \(.+\); choose another"):
         RunDir.create(tmp_path / "file" / "demo", RECIPE)
 
 
@@ -197,7 +197,6 @@ def test_no_environment_variable_gets_into_the_run_folder(tmp_path: Path, monkey
     for name, value in secrets.items():
         assert name not in written
         assert value not in written
-    assert str(Path.home()) not in written or str(Path.home()) == "/"
 
 
 def test_the_environment_tells_what_a_number_depends_on() -> None:

@@ -1,0 +1,127 @@
+"""Write the generated parts of the docs, or check (`--check`) that they are what the code says today.
+
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; this script fills it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import yaml
+
+from lite_huatuo import recipe as recipes
+from lite_huatuo.cli.main import COMMANDS, cli
+from lite_huatuo.recipe import Recipe
+from lite_huatuo.training.metrics import METRICS
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = ("README.md", "docs/cli.md", "docs/recipes.md", "docs/metrics.md")
+BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def metrics() -> str:
+    """Return the table of metrics."""
+    return _table(("metric", "meaning"), [(f"`{name}`", meaning) for name, meaning in METRICS.items()])
+
+
+def command_help() -> str:
+    """Return the --help text of every command."""
+    return "\n".join(f"### `lite-huatuo {name}`\n\n```\n{text}\n```\n" for name, text in _helps())
+
+
+def commands() -> str:
+    """Return the one-line summaries."""
+    return _table(("command", ""), [(f"`lite-huatuo {name}`", summary) for name, (_, summary) in COMMANDS.items()])
+
+
+def recipe_list() -> str:
+    """Return the table of shipped recipes."""
+    rows = []
+    for name in recipes.names():
+        recipe, (_, text) = recipes.load(name), recipes.text(name)
+        rows.append((f"`{name}`", recipe.base.model.rpartition("/")[2], text.split("\n")[0].partition(": ")[2]))
+    return _table(("recipe", "base", "purpose"), rows)
+
+
+def recipe_keys() -> str:
+    """Return a table of keys, defaults and comments for every section of a recipe, read from the schema's source."""
+    parts = []
+    for path, section in _sections(Recipe, ""):
+        comments = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(section), re.MULTILINE))
+        rows = []
+        for name, field in section.model_fields.items():
+            if not _is_section(field.annotation):
+                default = "required" if field.is_required() else f"`{_yaml(field.get_default(call_default_factory=True))}`"
+                rows.append((f"`{path}{name}`", default, comments.get(name, "")))
+        if rows:
+            parts.append(f"### {path.rstrip('.') or 'recipe'}\n\n{inspect.getdoc(section)}\n\n{_table(('key', 'default', ''), rows)}")
+    return "\n".join(parts)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"metrics": metrics, "command-help": command_help, "commands": commands,
+                                        "recipe-list": recipe_list, "recipe-keys": recipe_keys}
+
+
+def fill(text: str) -> str:
+    """Return the text with every generated part written anew."""
+    return BLOCK.sub(lambda match: f"{match[1]}{BLOCKS[match[2]]()}{match[3]}", text)
+
+
+def main(check: bool) -> int:
+    """Write or check all files; return the number of stale ones."""
+    stale = []
+    for name in FILES:
+        path = ROOT / name
+        old = path.read_text(encoding="utf-8")
+        new = fill(old)
+        if new != old:
+            stale.append(name)
+            if not check:
+                path.write_text(new, encoding="utf-8")
+    if stale:
+        print(f"{'stale, run python docs/generate.py' if check else 'written'}: {', '.join(stale)}")
+    return len(stale) if check else 0
+
+
+def _helps() -> list[tuple[str, str]]:
+    found = []
+    context = click.Context(cli, info_name="lite-huatuo")
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        own = click.Context(command, info_name=name, parent=context, max_content_width=100, terminal_width=100)
+        found.append((name, command.get_help(own)))
+        if isinstance(command, click.Group):
+            found += [(f"{name} {sub}", child.get_help(click.Context(child, info_name=sub, parent=own, terminal_width=100)))
+                      for sub, child in command.commands.items()]
+    return found
+
+
+def _sections(section: type, path: str) -> list[tuple[str, type]]:
+    found = [(path, section)]
+    for name, field in section.model_fields.items():  # type: ignore[attr-defined]
+        if _is_section(field.annotation):
+            found += _sections(field.annotation, f"{path}{name}.")
+    return found
+
+
+def _is_section(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, recipes.Section)
+
+
+def _yaml(value: object) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("...").strip()
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return "\n".join(lines + [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))

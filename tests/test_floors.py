@@ -1,0 +1,297 @@
+"""The floors of the house (docs: a module imports from lower floors; on its own floor only inside its own folder), who
+may import which library, what may not be written at all, and how long files and functions may be. Read from the syntax
+trees: every import counts, those inside functions too, except those for type checkers only.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+import lite_huatuo
+
+PACKAGE = Path(lite_huatuo.__file__).parent
+REPOSITORY = PACKAGE.parent
+
+# Floor -> modules under lite_huatuo; `*` is one folder's modules. A module in no row fails the test.
+FLOORS = {
+    5: ["cli.*"],
+    4: ["data.pipeline", "training.sft", "training.ppo", "evaluation.run", "export.hub", "report", "report.*",
+        "planning.launch",
+        "training.preflight"],  # no stage, but it takes a whole recipe and asks verifier.choose
+    3: ["data.problems", "data.search", "data.rewrite", "data.mix", "verifier.api", "verifier.acceptance",
+        "verifier.choose", "training.rollout", "training.heldout", "training.checkpoint", "training.inputs",
+        "training.ppo_update", "training.sft_data", "training.watch", "evaluation.benchmarks", "evaluation.compare",
+        "export.merge",
+        "export.parity", "export.model_card", "planning.memory", "planning.cost"],
+    2: ["data.client", "data.sources", "verifier.classifier", "verifier.adapter", "models.*", "training.trackers"],
+    1: ["jsonl", "recipe", "run_dir", "planning.hardware", "data.replies", "data.decontaminate", "training.ppo_math",
+        "training.logprobs", "training.reward", "training.progress", "training.metrics", "evaluation.answers",
+        "evaluation.score", "verifier.exact", "verifier.exact_cues", "verifier.medical_terms"],
+    0: ["errors", "records", "response_format", "prompts", "prompts.*", "verifier.base", ""],  # "" is the version
+}
+STAGES = ["data.pipeline", "training.sft", "training.ppo", "evaluation.run", "export.hub", "report", "report.*",
+          "planning.launch"]
+DATA_ONLY = ["data.demo", "recipes"]  # packages of data files
+
+# Library -> modules that may import it.
+LIBRARIES = {
+    "unsloth": ["models.backends"],
+    "peft": ["models.*", "training.sft", "export.*"],
+    "bitsandbytes": ["models.*", "training.sft", "export.*",
+                     "training.ppo_update",  # its paged 8-bit AdamW, one optimiser of several
+                     "planning.hardware"],  # asks whether it works here
+    "click": ["cli.*"],
+    "openai": ["data.client"],
+}
+# Modules that must start fast: neither they nor what they import may import torch.
+WITHOUT_TORCH = ["cli.main", "recipe", "records", "jsonl", "errors", "data.sources", "run_dir", "response_format",
+                 "verifier.exact"]
+FILE_LINES, FUNCTION_LINES = 350, 60
+
+
+def name_of(path: Path) -> str:
+    """Return a file's module name under lite_huatuo, "" for the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text("utf-8")) for name, path in MODULES.items()}
+# Folders' __init__ files hold a docstring only (tested below) and have no floor.
+FOLDERS = {name for name, path in MODULES.items() if path.name == "__init__.py" and name}
+
+
+def matches(module: str, patterns: list[str]) -> bool:
+    return any(fnmatch(module, pattern) and module.count(".") == pattern.count(".") for pattern in patterns)
+
+
+def floor(module: str) -> int | None:
+    """Return a module's floor; an exact name counts before a folder's `*`."""
+    for exact in (True, False):
+        for number, patterns in FLOORS.items():
+            if module in patterns if exact else matches(module, [p for p in patterns if "*" in p]):
+                return number
+    return None
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield (line, dotted name) of every import that runs; `from a import b` gives "a.b"."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            for other in node.orelse:
+                yield from imports(ast.Module([other], []))
+        elif isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, f"{'.' * node.level}{node.module or ''}.{alias.name}") for alias in node.names)
+        else:
+            yield from imports(node)
+
+
+def inner(name: str) -> str | None:
+    """Return the module under lite_huatuo that a dotted import name reaches, None for other libraries.
+
+    A name that is neither a module nor something in one stays as it is, and fails for having no file.
+    """
+    if name.split(".")[0] != "lite_huatuo":
+        return None
+    name = name.removeprefix("lite_huatuo").removeprefix(".")
+    holder = name.rpartition(".")[0]
+    holds = holder in MODULES and (holder not in FOLDERS if holder else hasattr(lite_huatuo, name))
+    return holder if holds and name not in MODULES else name
+
+
+def folder(module: str) -> str:
+    return module.rpartition(".")[0]
+
+
+def broken_floors(module: str, tree: ast.AST) -> list[str]:
+    """Return what is wrong with a module's imports from the house."""
+    wrong, mine = [], floor(module)
+    for line, name in imports(tree):
+        target = inner(name)
+        if name.startswith("."):
+            wrong.append(f"{line}: relative import; write lite_huatuo.…")
+        elif target is None:
+            if mine == 0 and name.split(".")[0] not in sys.stdlib_module_names:
+                wrong.append(f"{line}: floor 0 is standard library only, not {name}")
+        elif target not in MODULES or target in FOLDERS:
+            wrong.append(f"{line}: {name} is no module of the house")
+        elif floor(target) is None:
+            wrong.append(f"{line}: {target} has no floor")
+        elif matches(module, STAGES) and matches(target, STAGES) and target != module:
+            wrong.append(f"{line}: stage {module} imports stage {target}; stages talk through files")
+        elif floor(target) > mine or (floor(target) == mine and folder(target) != folder(module)):
+            wrong.append(f"{line}: {module} (floor {mine}) imports {target} (floor {floor(target)})")
+        elif target == "recipe" and mine < 4:
+            wrong.append(f"{line}: recipes stop at floor 4; below it, plain keyword arguments")
+    return wrong
+
+
+def broken_libraries(module: str, tree: ast.AST) -> list[str]:
+    """Return the imports of libraries that are kept to other modules."""
+    found = ((line, name.split(".")[0]) for line, name in imports(tree))
+    return [f"{line}: only {', '.join(LIBRARIES[library])} may import {library}" for line, library in found
+            if library in LIBRARIES and not matches(module, LIBRARIES[library])]
+
+
+def forbidden(tree: ast.AST) -> list[str]:
+    """Return what may not be written anywhere: running a data set's or model's code, unpickling, shells."""
+    wrong = [f"{line}: {name} unpickles" for line, name in imports(tree)
+             if name.split(".")[0] in ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")
+             or name in ("torch.load", "os.system", "os.popen")]
+    for node in ast.walk(tree):
+        text = ast.unparse(node) if isinstance(node, (ast.Attribute, ast.Name)) else ""
+        if text in ("torch.load", "os.system", "os.popen") or text.startswith("pickle."):
+            wrong.append(f"{node.lineno}: {text}")
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("eval", "exec", "__import__"):
+            wrong.append(f"{node.lineno}: {ast.unparse(node.func)}()")
+        pairs = []
+        if isinstance(node, ast.keyword):
+            pairs = [(node.arg, node.value)]
+        elif isinstance(node, ast.Dict):
+            pairs = [(getattr(key, "value", None), value) for key, value in zip(node.keys, node.values, strict=True)]
+        for key, value in pairs:
+            if key in ("trust_remote_code", "shell") and not (isinstance(value, ast.Constant) and value.value is False):
+                wrong.append(f"{value.lineno}: {key} must be False")
+    return wrong
+
+
+def too_long(tree: ast.AST) -> list[str]:
+    return [f"{node.lineno}: {node.name} has {node.end_lineno - node.lineno + 1} lines, {FUNCTION_LINES} are allowed"
+            for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+            if node.end_lineno - node.lineno + 1 > FUNCTION_LINES]
+
+
+ROOMS = [pytest.param(name, id=name or "lite_huatuo") for name in MODULES
+         if name not in FOLDERS and not matches(name, DATA_ONLY)]
+
+
+@pytest.mark.parametrize("module", ROOMS)
+def test_every_module_has_one_floor(module: str) -> None:
+    assert floor(module) is not None, f"{module} stands on no floor: add it to FLOORS in tests/test_floors.py"
+    exact = [number for number, patterns in FLOORS.items() if module in patterns]
+    assert len(exact) <= 1, f"{module} stands on floors {exact}"
+
+
+@pytest.mark.parametrize("module", ROOMS)
+def test_imports_go_down(module: str) -> None:
+    assert floor(module) is not None, f"{module} stands on no floor: add it to FLOORS in tests/test_floors.py"
+    assert broken_floors(module, TREES[module]) == []
+
+
+@pytest.mark.parametrize("module", ROOMS)
+def test_libraries_are_imported_only_where_they_may_be(module: str) -> None:
+    assert broken_libraries(module, TREES[module]) == []
+
+
+@pytest.mark.parametrize("module", ROOMS)
+def test_nothing_forbidden_is_written(module: str) -> None:
+    assert forbidden(TREES[module]) == []
+
+
+@pytest.mark.parametrize("module", sorted(FOLDERS))
+def test_a_folders_init_holds_a_docstring_only(module: str) -> None:
+    assert [type(node) for node in TREES[module].body] in ([], [ast.Expr]), f"{module}/__init__.py runs code"
+
+
+def test_the_walk_saw_the_house() -> None:
+    assert {"errors", "training.ppo", "training.ppo_math", "models.backends", "cli.main"} <= set(MODULES)
+    seen = {name for _, name in imports(TREES["models.backends"])}
+    assert {"unsloth", "torch", "lite_huatuo.models.gguf", "transformers.AutoModelForCausalLM"} <= seen
+
+
+def test_what_must_start_fast_never_loads_torch() -> None:
+    names = [f"lite_huatuo.{name}" for name in WITHOUT_TORCH]
+    heavy = ["torch", "transformers", "trl", "peft", "datasets", "openai"]
+    code = (f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\n"
+            f"print([name for name in {heavy} if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, timeout=60)
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+SOURCES = [pytest.param(path, id=str(path.relative_to(REPOSITORY)))
+           for room in (PACKAGE, *(REPOSITORY / name for name in ("tests", "examples", "benchmarks")))
+           for path in sorted(room.rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_files_and_functions_are_short(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert text.count("\n") <= FILE_LINES, f"{path} has {text.count(chr(10))} lines, {FILE_LINES} are allowed"
+    assert too_long(ast.parse(text)) == []
+
+
+# The checks themselves: each finds what it is for.
+
+
+@pytest.mark.parametrize(("module", "source", "told"), [
+    ("training.sft", "from lite_huatuo.training import ppo", "stages talk through files"),
+    ("training.ppo", "def f():\n    from lite_huatuo.training.sft import train", "stages talk through files"),
+    ("training.ppo", "import lite_huatuo.cli.main", "imports cli.main (floor 5)"),
+    ("jsonl", "from lite_huatuo.records import x\nfrom lite_huatuo.models import gguf", "imports models.gguf"),
+    ("verifier.exact", "from lite_huatuo import jsonl", "imports jsonl (floor 1)"),  # same floor, another folder
+    ("training.rollout", "from lite_huatuo.verifier import choose", "imports verifier.choose (floor 3)"),
+    ("training.rollout", "from lite_huatuo.recipe import Recipe", "recipes stop at floor 4"),
+    ("models.value_head", "try:\n    import lite_huatuo.training.rollout\nexcept ImportError: pass", "(floor 3)"),
+    ("errors", "import yaml", "standard library only"),
+    ("records", "def f():\n    import torch.nn", "standard library only"),
+    ("verifier.base", "from . import exact", "relative import"),
+    ("training.ppo", "from lite_huatuo.training import nowhere", "is no module"),
+    ("training.ppo", "from lite_huatuo.nowhere.at_all import x", "is no module"),
+])
+def test_a_wrong_import_is_found(module: str, source: str, told: str) -> None:
+    wrong = broken_floors(module, ast.parse(source))
+    assert len(wrong) == 1
+    assert told in wrong[0]
+
+
+@pytest.mark.parametrize(("module", "source"), [
+    ("training.rollout", "from lite_huatuo.training.checkpoint import load"),  # same floor, same folder
+    ("training.ppo", "from lite_huatuo import jsonl, __version__\nfrom lite_huatuo.training import rollout, ppo_math"),
+    ("records", "from __future__ import annotations\nimport hashlib, os.path"),
+    ("training.rollout", "import typing\nif typing.TYPE_CHECKING:\n    from lite_huatuo.recipe import Recipe"),
+])
+def test_a_right_import_is_let_pass(module: str, source: str) -> None:
+    assert broken_floors(module, ast.parse(source)) == []
+
+
+@pytest.mark.parametrize(("module", "source"), [
+    ("training.ppo", "import unsloth"),
+    ("training.rollout", "def f():\n    from peft import LoraConfig"),
+    ("planning.memory", "import bitsandbytes.functional as F"),
+    ("recipe", "import click"),
+    ("verifier.api", "import openai"),
+])
+def test_a_library_in_the_wrong_room_is_found(module: str, source: str) -> None:
+    assert len(broken_libraries(module, ast.parse(source))) == 1
+
+
+@pytest.mark.parametrize("source", [
+    "load(trust_remote_code=True)", "load(trust_remote_code=flag)", "options = {'trust_remote_code': True}",
+    "import pickle", "from pickle import loads", "def f():\n    import dill", "torch.load(path)",
+    "from torch import load", "os.system('ls')", "from os import system", "run('ls', shell=True)", "eval(text)",
+])
+def test_what_is_forbidden_is_found(source: str) -> None:
+    assert forbidden(ast.parse(source)) != []
+
+
+@pytest.mark.parametrize("source", ["load(trust_remote_code=False)", "model.eval()", "torch.save_file(x)",
+                                    "run(['ls'])", "'nothing is unpickled, no torch.load'"])
+def test_what_is_allowed_is_let_pass(source: str) -> None:
+    assert forbidden(ast.parse(source)) == []
+
+
+def test_a_module_without_a_floor_and_a_function_too_long_are_found() -> None:
+    assert floor("training.some_new_module") is None
+    assert floor("models.some_new_module") == 2
+    body = "    pass\n" * FUNCTION_LINES
+    assert len(too_long(ast.parse(f"def f():\n{body}"))) == 1
+    assert too_long(ast.parse(f"def f():\n{body[9:]}")) == []

@@ -1,0 +1,241 @@
+"""The shipped recipes are whole and say where their numbers come from; what is wrong with a recipe is told in full."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lite_huatuo import recipe as recipes
+from lite_huatuo.data import sources
+from lite_huatuo.errors import RecipeError
+
+NAMES = ["demo", "llama70b", "llama8b", "qwen72b", "qwen7b", "qwen7b-zh"]
+GPU_NAMES = [name for name in NAMES if name != "demo"]
+
+
+def tree(name: str = "demo") -> dict:
+    return yaml.safe_load(recipes.text(name)[1])
+
+
+def header(name: str) -> str:
+    lines = recipes.text(name)[1].split("\n")
+    return "\n".join(lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))])
+
+
+def problems(path: Path, *overrides: str) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        recipes.load(str(path), overrides)
+    return str(caught.value).split("\n")
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """Write a changed demo recipe; return its path."""
+
+    def write(change) -> Path:
+        changed = tree()
+        change(changed)
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump(changed), encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_these_recipes_are_shipped():
+    assert recipes.names() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_recipe_loads_and_is_named_as_its_file(name):
+    assert recipes.load(name).name == name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_recipe_is_40_to_90_lines(name):
+    assert 40 <= len(recipes.text(name)[1].splitlines()) <= 90
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("line", ["# Trains: ", "# Needs: ", "# Launch: ", "# Measured: "])
+def test_the_header_tells(name, line):
+    assert line in header(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_header_begins_with_a_purpose_and_launches_this_recipe(name):
+    assert header(name).startswith(f"# {name}: ")
+    assert f"lite-huatuo train --recipe {name}\n" in header(name)
+
+
+@pytest.mark.parametrize("name", GPU_NAMES)
+def test_what_no_gpu_has_run_is_not_called_measured(name):
+    assert "not measured." in header(name).partition("# Measured: ")[2]
+    assert "estimate, not measured on a GPU" in header(name)
+
+
+@pytest.mark.parametrize("name", GPU_NAMES)
+def test_every_section_is_written_out(name):
+    assert {"base", "adapter", "data", "verifier", "sft", "ppo", "eval", "export", "launch"} <= set(tree(name))
+
+
+@pytest.mark.parametrize("name", GPU_NAMES)
+@pytest.mark.parametrize("key", ["kl_coef", "gamma", "gae_lambda", "clip_range", "value_coef", "learning_rate",
+                                 "total_episodes", "episodes", "epochs", "temperature", "max_reply_length",
+                                 "critic_gae_lambda", "critic_warmup_updates"])
+def test_a_number_of_the_paper_or_a_departure_carries_its_source(name, key):
+    ppo = recipes.text(name)[1].partition("\nppo:\n")[2].partition("\neval:\n")[0]
+    line = next(line for line in ppo.split("\n") if line.strip().startswith(f"{key}:"))
+    assert any(source in line.partition("#")[2] for source in ("paper", "published code", "departure: "))
+
+
+@pytest.mark.parametrize("recipe", [recipes.load("llama8b"),
+                                    recipes.check({"name": "n", "base": {"model": "a/b"},
+                                                   "data": {"sft": "a/b", "problems": "a/b"}}, "defaults")],
+                         ids=["llama8b", "schema defaults"])
+def test_the_papers_values(recipe):
+    ppo, sft = recipe.ppo, recipe.sft
+    assert (ppo.kl_coef, ppo.gamma, ppo.clip_range, ppo.value_coef) == (0.03, 1.0, 0.2, 1.0)
+    assert (sft.epochs, ppo.epochs) == (3.0, 3)
+    assert (sft.batch_size, ppo.rollout.episodes) == (128, 128)
+    assert (ppo.gae_lambda, ppo.rollout.temperature) == (0.95, 0.5)
+    assert (ppo.rollout.max_reply_length, ppo.total_episodes) == (1300, 20_000)
+    assert (ppo.critic_warmup_updates, ppo.critic_gae_lambda) == (0, None)
+
+
+def test_llama8b_is_the_schemas_defaults_in_both_stages():
+    recipe = recipes.load("llama8b")
+    assert recipe.sft == recipes.SFT()
+    assert recipe.ppo == recipes.PPO()
+
+
+@pytest.mark.parametrize("name", GPU_NAMES)
+def test_the_other_students_keep_the_papers_method(name):
+    ppo, paper = recipes.load(name).ppo, recipes.PPO()
+    kept = ("kl_coef", "gamma", "gae_lambda", "clip_range", "value_clip_range", "value_coef", "epochs", "minibatches",
+            "total_episodes")
+    assert {key: getattr(ppo, key) for key in kept} == {key: getattr(paper, key) for key in kept}
+    assert ppo.rollout.model_dump(exclude={"batch_size"}) == paper.rollout.model_dump(exclude={"batch_size"})
+
+
+@pytest.mark.parametrize("name", ["qwen72b", "llama70b"])
+def test_the_large_students_spread_over_the_gpus_of_one_process(name):
+    recipe = recipes.load(name)
+    assert (recipe.device_map(), recipe.launch.processes) == ("auto", 1)
+
+
+@pytest.mark.parametrize("name", ["demo", "qwen7b-zh"])
+def test_shipped_problems_suffice_for_the_recipe_that_names_them(name):
+    recipe = recipes.load(name)
+    found = sources.load_problems(recipe.data.problems)
+    assert len(found) > recipe.ppo.selection_problems
+    assert sources.load_problems(recipe.data.heldout)
+
+
+def test_a_recipe_loads_from_any_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert recipes.load("demo").name == "demo"
+
+
+def test_a_recipe_loads_from_a_path(mine):
+    assert recipes.load(str(mine(lambda t: t.update(name="my own")))).name == "my own"
+
+
+def test_an_unknown_key_is_told_with_file_path_and_the_nearest_key(mine):
+    path = mine(lambda t: t["ppo"].update(kl_coeff=0.1))
+    assert problems(path) == [f"{path}: ppo.kl_coeff: unknown key; did you mean kl_coef?"]
+
+
+def test_an_unknown_key_of_a_section_in_a_section(mine):
+    path = mine(lambda t: t["ppo"]["rollout"].update(temprature=0.1))
+    assert problems(path) == [f"{path}: ppo.rollout.temprature: unknown key; did you mean temperature?"]
+
+
+def test_an_unknown_section_far_from_any_names_those_there_are(mine):
+    (line,) = problems(mine(lambda t: t.update(xyzzy={})))
+    assert "xyzzy: unknown key; known keys: name, base, adapter, data" in line
+
+
+def test_a_wrong_type_tells_what_it_was(mine):
+    (line,) = problems(mine(lambda t: t["sft"].update(batch_size="eight")))
+    assert "sft.batch_size" in line
+    assert "'eight'" in line
+
+
+def test_a_number_in_quotes_is_not_quietly_converted(mine):
+    (line,) = problems(mine(lambda t: t["sft"].update(batch_size="8")))
+    assert "sft.batch_size" in line
+
+
+def test_all_problems_are_told_at_once_each_with_file_and_path(mine):
+    def spoil(t):
+        t["ppo"].update(kl_coeff=0.1, gamma=2.0)
+        t["sft"].update(batch_size="eight")
+        del t["data"]["problems"]
+
+    path = mine(spoil)
+    told = problems(path)
+    assert all(line.startswith(f"{path}: ") for line in told)
+    paths = {line.removeprefix(f"{path}: ").partition(":")[0] for line in told}
+    assert paths == {"ppo.kl_coeff", "ppo.gamma", "sft.batch_size", "data.problems"}
+
+
+def test_lengths_that_cannot_fit_tell_the_length_that_does(mine):
+    (line,) = problems(mine(lambda t: t["base"].update(max_length=100)))
+    assert "base.max_length: 100 is less than" in line
+    assert "raise it to 304" in line
+
+
+def test_a_set_value_is_typed():
+    recipe = recipes.load("demo", ("ppo.kl_coef=0.05", "sft.batch_size=4", "ppo.rollout.episodes=32",
+                                   "adapter.targets=[q_proj, v_proj]", "report_to=[wandb]", "ppo.select_best=false"))
+    assert (recipe.ppo.kl_coef, recipe.sft.batch_size, recipe.ppo.rollout.episodes) == (0.05, 4, 32)
+    assert (recipe.adapter.targets, recipe.report_to) == (["q_proj", "v_proj"], ["wandb"])
+    assert recipe.ppo.select_best is False
+
+
+def test_set_reaches_a_section_the_file_leaves_out():
+    assert recipes.load("demo", ("launch.strategy=pipeline",)).launch.strategy == "pipeline"
+
+
+@pytest.mark.parametrize(("override", "told"), [
+    ("ppo.kl_coef", "expected key.path=value"),
+    ("=3", "expected key.path=value"),
+    ("ppo..kl_coef=3", "expected key.path=value"),
+    ("name.first=x", "name is not a section"),
+    ("ppo.kl_coef=[", "not valid YAML"),
+    ("ppo.kl_coef=much", "ppo.kl_coef"),
+    ("ppo.kl_cof=1", "did you mean kl_coef?"),
+])
+def test_a_bad_set_is_told(override, told):
+    with pytest.raises(RecipeError) as caught:
+        recipes.load("demo", (override,))
+    assert told in str(caught.value)
+
+
+def test_5e_7_without_a_dot_is_a_number(tmp_path):
+    text = recipes.text("demo")[1].replace("learning_rate: 1.0e-4 ", "learning_rate: 5e-7 ")
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert recipes.load(str(path)).ppo.learning_rate == 5e-7
+    assert recipes.load("demo", ("ppo.learning_rate=5e-7",)).ppo.learning_rate == 5e-7
+
+
+def test_an_unknown_name_suggests_the_nearest():
+    with pytest.raises(RecipeError, match=r"lama8b: no such recipe or file; did you mean llama8b\?"):
+        recipes.load("lama8b")
+
+
+def test_a_name_near_none_lists_them():
+    with pytest.raises(RecipeError, match="shipped recipes: demo, llama70b"):
+        recipes.load("gigantic")
+
+
+@pytest.mark.parametrize(("text", "told"), [("a: [1", "not valid YAML"), ("- a\n- b\n", "a mapping of sections"),
+                                            ("", "a mapping of sections")])
+def test_a_file_that_is_no_recipe(tmp_path, text, told):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    (line,) = problems(path)
+    assert line.startswith(f"{path}: ")
+    assert told in line

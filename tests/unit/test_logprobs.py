@@ -1,0 +1,188 @@
+"""Log-probabilities of reply tokens: the right positions, the right numbers and gradients, however they are cut."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from lite_huatuo.training.logprobs import CHUNK_TOKENS, Batch, collate, microbatches, token_logprobs
+
+QUERIES, REPLIES = [[5, 6, 7], [8]], [[1, 2], [3, 4, 9]]
+
+
+def packed(width: int = 4) -> Batch:
+    return collate(QUERIES, REPLIES, pad_id=0, width=width, device="cpu")
+
+
+# collate, gather, scatter
+
+
+def test_a_batch_by_hand() -> None:
+    batch = packed()
+    assert batch.input_ids.tolist() == [[5, 6, 7, 1, 2], [8, 3, 4, 9, 0]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
+    assert batch.reply_mask.tolist() == [[True, True, False, False], [True, True, True, False]]
+    # position q - 1 + t predicts reply token t: from 2 on where q is 3, from 0 on where q is 1
+    assert batch.source.tolist() == [[0, 2], [0, 3], [1, 0], [1, 1], [1, 2]]
+    assert batch.targets.tolist() == [1, 2, 3, 4, 9]
+    dtypes = [x.dtype for x in (batch.input_ids, batch.attention_mask, batch.reply_mask)]
+    assert dtypes == [torch.int64, torch.int64, torch.bool]
+
+
+def test_every_gathered_position_is_the_one_before_its_token() -> None:
+    batch = packed()
+    rows, positions = batch.source.unbind(1)
+    assert batch.input_ids[rows, positions + 1].tolist() == batch.targets.tolist()
+    assert bool(batch.attention_mask[rows, positions].bool().all())
+
+
+def test_gather_by_hand() -> None:
+    hidden = torch.tensor([[[0.0], [1], [2], [3], [4]], [[10], [11], [12], [13], [14]]])  # (M, T, H) = (2, 5, 1)
+    assert packed().gather(hidden).squeeze(1).tolist() == [2, 3, 10, 11, 12]
+
+
+def test_scatter_by_hand() -> None:
+    found = packed().scatter(torch.tensor([1.0, 2, 3, 4, 5]))
+    assert found.tolist() == [[1, 2, 0, 0], [3, 4, 5, 0]]
+    assert found.dtype == torch.float32
+
+
+def test_gradients_come_back_through_scatter_and_gather() -> None:
+    batch, hidden = packed(), torch.ones(2, 5, 1, requires_grad=True)
+    weights = torch.tensor([[1.0, 2, 100, 100], [3, 4, 5, 100]])  # 100 at masked places must not arrive
+    (batch.scatter(batch.gather(hidden).squeeze(1)) * weights).sum().backward()
+    assert hidden.grad.squeeze(2).tolist() == [[0, 0, 1, 2, 0], [3, 4, 5, 0, 0]]
+
+
+TOKENS = st.lists(st.integers(1, 99), min_size=1, max_size=5)
+
+
+@given(st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=4))
+def test_any_batch_gives_its_tokens_back(episodes: list[tuple[list[int], list[int]]]) -> None:
+    queries, replies = zip(*episodes, strict=True)
+    batch = collate(queries, replies, pad_id=0, width=7, device="cpu")
+    for m, (query, reply) in enumerate(episodes):
+        assert batch.input_ids[m][batch.attention_mask[m].bool()].tolist() == query + reply
+        assert batch.scatter(batch.targets)[m].tolist() == reply + [0] * (7 - len(reply))
+    assert batch.input_ids.shape[1] == max(len(query) + len(reply) for query, reply in episodes)
+
+
+def test_episodes_together_score_like_each_alone() -> None:
+    torch.manual_seed(0)
+    embed, head = nn.Embedding(10, 6), nn.Linear(6, 10, bias=False)
+
+    def measure(queries: list[list[int]], replies: list[list[int]], width: int) -> Tensor:
+        batch = collate(queries, replies, pad_id=0, width=width, device="cpu")
+        hidden = torch.cumsum(embed(batch.input_ids), dim=1)  # causal: a state knows what stands before it, and itself
+        logprobs, _ = token_logprobs(batch.gather(hidden), batch.targets, head, temperature=0.7, chunk=2)
+        return batch.scatter(logprobs)
+
+    together = measure(QUERIES, REPLIES, 4)
+    for m in range(2):
+        assert_close(together[m, : len(REPLIES[m])], measure([QUERIES[m]], [REPLIES[m]], len(REPLIES[m]))[0])
+
+
+# token_logprobs
+
+N, H, V = 7, 5, 11
+
+
+def made(seed: int = 0) -> tuple[Tensor, Tensor, nn.Linear]:
+    torch.manual_seed(seed)
+    return torch.randn(N, H, requires_grad=True), torch.randint(0, V, (N,)), nn.Linear(H, V, bias=False)
+
+
+def test_two_tokens_by_hand() -> None:
+    # logits (0, ln 3) at temperature 1: probabilities 1/4, 3/4; at temperature 0.5 logits double: 1/10, 9/10
+    hidden, targets = torch.tensor([[0.0, 1.0986123], [0.0, 1.0986123]]), torch.tensor([0, 1])
+    for temperature, expected in ((1.0, [0.25, 0.75]), (0.5, [0.1, 0.9])):
+        logprobs, _ = token_logprobs(hidden, targets, nn.Identity(), temperature=temperature)
+        assert_close(logprobs.exp(), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, N, 100])
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
+def test_numbers_and_gradients_equal_those_of_whole_logits(chunk: int, temperature: float) -> None:
+    hidden, targets, head = made()
+    weights, more = torch.randn(N), torch.randn(N)
+
+    whole = torch.log_softmax(head(hidden) / temperature, dim=1)
+    expected = whole.gather(1, targets[:, None]).squeeze(1), -(whole.exp() * whole).sum(1)
+    found = token_logprobs(hidden, targets, head, temperature=temperature, chunk=chunk)
+    gradients = []
+    for logprobs, entropies in (expected, found):
+        gradients.append(torch.autograd.grad((weights * logprobs + more * entropies).sum(), [hidden, head.weight]))
+    for one, other in zip((*expected, *gradients[0]), (*found, *gradients[1]), strict=True):
+        assert_close(other, one, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        again = token_logprobs(hidden, targets, head, temperature=temperature, chunk=chunk)
+        for one, other in zip(found, again, strict=True):
+            assert_close(other, one, rtol=0, atol=0)
+            assert not other.requires_grad
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_no_more_than_a_chunk_of_logits_exists_at_once(gradients: bool) -> None:
+    hidden, targets, head = made()
+    sizes, kept = [], []
+
+    def watched(part: Tensor) -> Tensor:
+        sizes.append(len(part))
+        return head(part)
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tuple(tensor.shape))
+        return tensor
+
+    with torch.set_grad_enabled(gradients), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logprobs, _ = token_logprobs(hidden, targets, watched, temperature=1.0, chunk=3)
+    assert sizes == [3, 3, 1]
+    assert not [shape for shape in kept if shape[-1:] == (V,)], "logits are kept for backward"
+    if gradients:
+        logprobs.sum().backward()
+        assert sorted(sizes) == [1, 1, 3, 3, 3, 3]  # recomputed, chunk by chunk
+
+
+def test_results_are_float32_whatever_the_head_computes_in() -> None:
+    hidden, targets, head = made()
+    logprobs, entropies = token_logprobs(hidden.bfloat16(), targets, head.bfloat16(), temperature=1.0)
+    assert (logprobs.dtype, entropies.dtype) == (torch.float32, torch.float32)
+    assert_close(logprobs, torch.log_softmax(head(hidden.bfloat16()).float(), 1).gather(1, targets[:, None]).squeeze(1))
+
+
+def test_huge_logits_stay_finite() -> None:
+    hidden = torch.tensor([[3e4, -3e4, 0.0]])
+    logprobs, entropies = token_logprobs(hidden, torch.tensor([1]), nn.Identity(), temperature=1.0)
+    assert (logprobs.item(), entropies.item()) == (-6e4, 0.0)
+
+
+# microbatches
+
+
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 200))
+def test_microbatches_hold_every_index_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    groups = microbatches(lengths, budget=budget)
+    order = [index for group in groups for index in group]
+    assert sorted(order) == list(range(len(lengths)))
+    assert [lengths[index] for index in order] == sorted(lengths)
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(lengths[index] for index in group) <= budget
+    for group, following in pairwise(groups):  # no room was left for the next one
+        assert (len(group) + 1) * lengths[following[0]] > budget
+
+
+def test_microbatches_by_hand() -> None:
+    # sorted: 2 2 3 5 9 (indices 1 3 0 4 2); budget 9: 3 * 3 = 9 fits, 2 * 5 = 10 does not; 9 alone
+    assert microbatches([3, 2, 9, 2, 5], budget=9) == [[1, 3, 0], [4], [2]]
+    assert microbatches([7, 7], budget=6) == [[0], [1]]  # longer than the budget: alone
+    assert microbatches([], budget=6) == []
+
+
+def test_the_chunk_fits_a_consumer_gpu() -> None:
+    assert CHUNK_TOKENS * 152_064 * 4 < 2**29  # Qwen2.5's vocabulary in float32: under half a gibibyte
