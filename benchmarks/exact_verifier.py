@@ -49,10 +49,14 @@ def against_humans(path: Path, misses: bool) -> Row:
         for row, verdict in pairs:
             if verdict.correct != row["label"]:
                 show(path.stem, verdict, row["reference"], row["response"])
-    return {"n": len(rows), "right by label": sum(held),
-            "accuracy": wilson(sum(a == b for a, b in zip(said, held, strict=True)), len(rows)),
-            "precision": wilson(both, sum(said)), "recall": wilson(both, sum(held)),
-            "false positive rate": wilson(sum(said) - both, len(rows) - sum(held))}
+    return {
+        "n": len(rows),
+        "right by label": sum(held),
+        "accuracy": wilson(sum(a == b for a, b in zip(said, held, strict=True)), len(rows)),
+        "precision": wilson(both, sum(said)),
+        "recall": wilson(both, sum(held)),
+        "false positive rate": wilson(sum(said) - both, len(rows) - sum(held)),
+    }
 
 
 def show(name: str, verdict: Verdict, reference: str, response: str) -> None:
@@ -72,8 +76,12 @@ def pairs_of_sample(rows: list[dict[str, str]], misses: bool) -> Row:
         others = (order[(place + step) % len(order)] for step in range(1, len(order)))
         other = next(j for j in others if normalise(truths[j]) != normalise(truths[k]))
         shuffled.append(Item(rows[k]["Question"], rows[k]["Response"], truths[other]))
-    every = [Item(row["Question"], row["Response"], truth) for row in rows for truth in truths
-             if normalise(truth) != normalise(row["Ground-True Answer"])]
+    every = [
+        Item(row["Question"], row["Response"], truth)
+        for row in rows
+        for truth in truths
+        if normalise(truth) != normalise(row["Ground-True Answer"])
+    ]
     if misses:
         for row, verdict in zip(rows, own, strict=True):
             if not verdict.correct:
@@ -82,8 +90,10 @@ def pairs_of_sample(rows: list[dict[str, str]], misses: bool) -> Row:
             if verdict.correct:
                 show("mismatched", verdict, item.ground_truth, item.final_response)
     verdicts = {"own": own, "shuffled": verifier.verify(shuffled), "every other": verifier.verify(every)}
-    return {f"accepted, {whose} ground truth": wilson(sum(bool(v.correct) for v in found), len(found))
-            for whose, found in verdicts.items()}
+    return {
+        f"accepted, {whose} ground truth": wilson(sum(bool(v.correct) for v in found), len(found))
+        for whose, found in verdicts.items()
+    }
 
 
 def speed(path: Path) -> Row:
@@ -95,8 +105,10 @@ def speed(path: Path) -> Row:
     first = time.perf_counter() - start
     start = time.perf_counter()
     ExactVerifier().verify(items)
-    return {"items per second, first pass": round(len(items) / first),
-            "items per second, ground truths cached": round(len(items) / (time.perf_counter() - start))}
+    return {
+        "items per second, first pass": round(len(items) / first),
+        "items per second, ground truths cached": round(len(items) / (time.perf_counter() - start)),
+    }
 
 
 def main() -> None:
@@ -118,8 +130,11 @@ def main() -> None:
         return
     for name, figures in report.items():
         for what, figure in figures.items():
-            text = (f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]  {figure['hits']}/{figure['n']}"
-                    if isinstance(figure, dict) else str(figure))
+            text = (
+                f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]  {figure['hits']}/{figure['n']}"
+                if isinstance(figure, dict)
+                else str(figure)
+            )
             print(f"| {name} | {what} | {text} |")
 
 

@@ -33,8 +33,12 @@ def one(seed: int, folder: Path) -> dict[str, float]:
     sft.train(recipe, run)
     ppo.train(recipe, run)
     report = heldout.read_report(run.path / "eval")
-    return {"seed": seed, "sft": report["sft"]["score"], "ppo": report["ppo"]["score"],
-            "seconds": time.perf_counter() - began}
+    return {
+        "seed": seed,
+        "sft": report["sft"]["score"],
+        "ppo": report["ppo"]["score"],
+        "seconds": time.perf_counter() - began,
+    }
 
 
 def main() -> None:
@@ -49,8 +53,11 @@ def main() -> None:
             rows.append(one(seed, Path(folder)))
         print("seed {seed}: SFT {sft:.3f} -> PPO {ppo:.3f} in {seconds:.0f} s".format(**rows[-1]), file=sys.stderr)
     good = sum(row["sft"] <= 0.5 and row["ppo"] >= 0.9 for row in rows)
-    result = {"seeds": len(rows), "from at most 0.5 to at least 0.9": good,
-              **{f"median {key}": statistics.median(row[key] for row in rows) for key in ("sft", "ppo", "seconds")}}
+    result = {
+        "seeds": len(rows),
+        "from at most 0.5 to at least 0.9": good,
+        **{f"median {key}": statistics.median(row[key] for row in rows) for key in ("sft", "ppo", "seconds")},
+    }
     print(json.dumps({**result, "rows": rows}) if arguments.json else "\n".join(f"{k}: {v}" for k, v in result.items()))
 
 

@@ -56,15 +56,25 @@ def recipe_keys() -> str:
         rows = []
         for name, field in section.model_fields.items():
             if not _is_section(field.annotation):
-                default = "required" if field.is_required() else f"`{_yaml(field.get_default(call_default_factory=True))}`"
+                default = (
+                    "required" if field.is_required() else f"`{_yaml(field.get_default(call_default_factory=True))}`"
+                )
                 rows.append((f"`{path}{name}`", default, comments.get(name, "")))
         if rows:
-            parts.append(f"### {path.rstrip('.') or 'recipe'}\n\n{inspect.getdoc(section)}\n\n{_table(('key', 'default', ''), rows)}")
+            parts.append(
+                f"### {path.rstrip('.') or 'recipe'}\n\n{inspect.getdoc(section)}\n\n"
+                + _table(("key", "default", ""), rows)
+            )
     return "\n".join(parts)
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"metrics": metrics, "command-help": command_help, "commands": commands,
-                                        "recipe-list": recipe_list, "recipe-keys": recipe_keys}
+BLOCKS: dict[str, Callable[[], str]] = {
+    "metrics": metrics,
+    "command-help": command_help,
+    "commands": commands,
+    "recipe-list": recipe_list,
+    "recipe-keys": recipe_keys,
+}
 
 
 def fill(text: str) -> str:
@@ -97,8 +107,10 @@ def _helps() -> list[tuple[str, str]]:
         own = click.Context(command, info_name=name, parent=context, max_content_width=100, terminal_width=100)
         found.append((name, command.get_help(own)))
         if isinstance(command, click.Group):
-            found += [(f"{name} {sub}", child.get_help(click.Context(child, info_name=sub, parent=own, terminal_width=100)))
-                      for sub, child in command.commands.items()]
+            found += [
+                (f"{name} {sub}", child.get_help(click.Context(child, info_name=sub, parent=own, terminal_width=100)))
+                for sub, child in command.commands.items()
+            ]
     return found
 
 
@@ -120,7 +132,10 @@ def _yaml(value: object) -> str:
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    return "\n".join(lines + [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]) + "\n"
+    return (
+        "\n".join(lines + [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows])
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """One PPO update on a toy batch with nothing but ppo_math: three episodes, a policy that is a table of logits.
 
-    python examples/ppo_by_hand.py
+python examples/ppo_by_hand.py
 """
 
 import torch
@@ -37,8 +37,10 @@ for epoch in range(3):
     optimizer.zero_grad()
     (policy_loss.loss + value_loss.loss).backward()
     optimizer.step()
-    print(f"epoch {epoch}: policy loss {policy_loss.loss:.4f}, value loss {value_loss.loss:.4f}, "
-          f"clipped {policy_loss.clipped / tokens:.0%}, KL(old || new) {policy_loss.kl / tokens:.4f}")
+    print(
+        f"epoch {epoch}: policy loss {policy_loss.loss:.4f}, value loss {value_loss.loss:.4f}, "
+        f"clipped {policy_loss.clipped / tokens:.0%}, KL(old || new) {policy_loss.kl / tokens:.4f}"
+    )
 
 change = (logprobs().detach() - old).masked_fill(~mask, 0).sum(1)
 print("change of each reply's log-probability:", [round(x, 3) for x in change.tolist()])

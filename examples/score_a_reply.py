@@ -1,6 +1,6 @@
 """Form, verifier, score: how stage 2 sees a reply. Needs no model.
 
-    python examples/score_a_reply.py
+python examples/score_a_reply.py
 """
 
 from lite_huatuo.response_format import parse, render
@@ -10,7 +10,9 @@ from lite_huatuo.verifier.exact import ExactVerifier
 
 QUESTION, GROUND_TRUTH = "Which vitamin is missing in scurvy?", "vitamin C (ascorbic acid)"
 REPLIES = {
-    "right": render("Bleeding gums. Vitamin K? No, the gums themselves are weak: collagen.", "Ascorbic acid is missing."),
+    "right": render(
+        "Bleeding gums. Vitamin K? No, the gums themselves are weak: collagen.", "Ascorbic acid is missing."
+    ),
     "wrong": render("Bleeding, so clotting, so vitamin K.", "Vitamin K is missing."),
     "denied": render("Is it vitamin C? I doubt it.", "It is not vitamin C but vitamin K."),
     "without the form": "Vitamin C.",

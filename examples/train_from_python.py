@@ -1,6 +1,6 @@
 """Both stages through the Python API. Give a base model's folder or Hub id, and a folder for the run.
 
-    python examples/train_from_python.py MODEL runs/from_python
+python examples/train_from_python.py MODEL runs/from_python
 """
 
 import sys
@@ -30,9 +30,18 @@ class Lines:
 
 model, folder = sys.argv[1], Path(sys.argv[2])
 overrides = (
-    f"base.model={model}", "data.sft_limit=16", "data.problems_limit=24", "data.heldout_limit=4", "sft.epochs=1.0",
-    "ppo.total_episodes=8", "ppo.rollout.episodes=4", "ppo.rollout.max_reply_length=32", "ppo.selection_problems=4",
-    "base.max_length=512", "data.max_query_length=256", "data.too_long=cut",
+    f"base.model={model}",
+    "data.sft_limit=16",
+    "data.problems_limit=24",
+    "data.heldout_limit=4",
+    "sft.epochs=1.0",
+    "ppo.total_episodes=8",
+    "ppo.rollout.episodes=4",
+    "ppo.rollout.max_reply_length=32",
+    "ppo.selection_problems=4",
+    "base.max_length=512",
+    "data.max_query_length=256",
+    "data.too_long=cut",
 )
 recipe = recipes.load("demo", overrides)
 run = RunDir.create(folder, recipe.model_dump())

@@ -6,6 +6,7 @@ comment admits a departure.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import types
 import typing
@@ -117,7 +118,7 @@ class Rollout(Section):
 
 
 class PPO(Section):
-    """Stage 2. Elsewhere: cliprange, lam, vf_coef (TRL); epsilon, lmbda, value_coeff (torchtune); clip_coef (cleanrl)."""
+    """Stage 2. Elsewhere: cliprange, lam, vf_coef (TRL); epsilon, lmbda (torchtune); clip_coef (cleanrl)."""
 
     start_from: str = "final"  # the SFT adapter to start from: final, or early/step-000010
     total_episodes: Count = 20_000  # published code
@@ -240,7 +241,7 @@ def text(name_or_path: str) -> tuple[str, str]:
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"{path}: cannot be read ({error})") from None
     near = difflib.get_close_matches(name_or_path, names(), n=1)
-    hint = f"did you mean {near[0]}?" if near else f"shipped recipes: {', '.join(names())}; or give the path of a YAML file"
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}; or give the path of a YAML file"
     raise RecipeError(f"{name_or_path}: no such recipe or file; {hint}")
 
 
@@ -294,10 +295,8 @@ def _floats(tree: Any, model: type[BaseModel]) -> Any:
         if section is not None:
             value = _floats(value, section)
         elif float in kinds and str not in kinds and isinstance(value, str):
-            try:
+            with contextlib.suppress(ValueError):  # the schema says what is wrong with it
                 value = float(value)
-            except ValueError:
-                pass  # the schema says what is wrong with it
         result[key] = value
     return result
 

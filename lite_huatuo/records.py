@@ -81,7 +81,7 @@ class SFTExample:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A reply to an evaluation question, what was read from it, and whether that is right (None: could not be judged)."""
+    """A reply to an evaluation question, what was read from it, and whether that is right (None: not judged)."""
 
     id: str
     reply: str
@@ -105,10 +105,11 @@ def problem_from_row(row: Mapping[str, Any], where: str) -> VerifiableProblem:
     question = _text(row, PROBLEM_QUESTION, "question", where)
     if "ground_truth" in row:  # our own form: its `question` is the open question
         question = _text(row, ("question", *PROBLEM_QUESTION), "question", where)
+    ground_truth = _text(row, GROUND_TRUTH, "ground truth", where)
     return VerifiableProblem(
-        id=_id(row, question),
+        id=_id(row, question, ground_truth),
         question=question,
-        ground_truth=_text(row, GROUND_TRUTH, "ground truth", where),
+        ground_truth=ground_truth,
         language=str(row.get("language") or detect_language(question)),
         source=str(row.get("source") or ""),
     )
@@ -120,11 +121,13 @@ def sft_from_row(row: Mapping[str, Any], where: str) -> SFTExample:
     provenance = row.get("provenance") or {"origin": "published"}
     if not isinstance(provenance, Mapping):
         raise RecordError(f"{where}: provenance must be an object, not {type(provenance).__name__}")
+    complex_cot = _text(row, COMPLEX_COT, "complex CoT", where)
+    response = _text(row, RESPONSE, "response", where)
     return SFTExample(
-        id=_id(row, question),
+        id=_id(row, question, complex_cot, response),
         question=question,
-        complex_cot=_text(row, COMPLEX_COT, "complex CoT", where),
-        response=_text(row, RESPONSE, "response", where),
+        complex_cot=complex_cot,
+        response=response,
         ground_truth=next((str(row[key]) for key in GROUND_TRUTH if row.get(key)), None),
         provenance=dict(provenance),
     )
@@ -141,14 +144,17 @@ def _text(row: Mapping[str, Any], names: tuple[str, ...], what: str, where: str)
             if not isinstance(value, str):
                 raise RecordError(f"{where}: {what} ({name}) must be text, not {type(value).__name__}")
             if any("\ud800" <= character <= "\udfff" for character in value):
-                raise RecordError(f"{where}: {what} ({name}) holds half a character (a lone surrogate); "
-                                  "mend or remove the row")
+                raise RecordError(
+                    f"{where}: {what} ({name}) holds half a character (a lone surrogate); mend or remove the row"
+                )
             if value.strip():
                 return value.strip()
             raise RecordError(f"{where}: empty {what} ({name}); fill it or remove the row")
     raise RecordError(f"{where}: missing {what}; expected one of the fields {', '.join(names)}")
 
 
-def _id(row: Mapping[str, Any], question: str) -> str:
-    """Return the row's own id, or one made of the question's content, so that it is the same on every reading."""
-    return str(row["id"]) if row.get("id") not in (None, "") else "q-" + hashlib.sha256(question.encode()).hexdigest()[:16]
+def _id(row: Mapping[str, Any], *content: str) -> str:
+    """Return the row's own id, or one made of the record's content, so that it is the same on every reading."""
+    if row.get("id") not in (None, ""):
+        return str(row["id"])
+    return "q-" + hashlib.sha256("\0".join(content).encode()).hexdigest()[:16]

@@ -1,12 +1,12 @@
 """The form of a student's reply, in one place: render, parse, is_well_formed.
 
-    ## Thinking
+## Thinking
 
-    <complex CoT>
+<complex CoT>
 
-    ## Final Response
+## Final Response
 
-    <response>
+<response>
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ def parse(reply: str) -> Sections | None:
     digit: an opener such as ":" is not a response.
     """
     lines = reply.strip().split("\n")
-    headings = [(number, line.rstrip()) for number, line in enumerate(lines)
-                if line.rstrip() in (THINKING_HEADING, RESPONSE_HEADING)]
+    headings = [
+        (number, line.rstrip())
+        for number, line in enumerate(lines)
+        if line.rstrip() in (THINKING_HEADING, RESPONSE_HEADING)
+    ]
     if [text for _, text in headings] != [THINKING_HEADING, RESPONSE_HEADING] or headings[0][0] != 0:
         return None
     border = headings[1][0]

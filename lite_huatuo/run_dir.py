@@ -1,8 +1,8 @@
 """The run folder and its contract: who may write where, and what a resumed run finds.
 
-    runs/<name>/recipe.yaml  environment.json  events.jsonl
-    runs/<name>/{sft,ppo}/metrics.jsonl  samples.jsonl  checkpoints/  final/
-    runs/<name>/eval/
+runs/<name>/recipe.yaml  environment.json  events.jsonl
+runs/<name>/{sft,ppo}/metrics.jsonl  samples.jsonl  checkpoints/  final/
+runs/<name>/eval/
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ class RunDir:
             if not overwrite:
                 raise CheckpointError(f"{path}: already exists; go on with --resume or replace it with --overwrite")
             if not all((path / name).is_file() for name in ("recipe.yaml", "environment.json")):
-                raise CheckpointError(f"{path}: is not a run folder (no recipe.yaml with environment.json), so "
-                                      "--overwrite will not delete it")
+                raise CheckpointError(
+                    f"{path}: is not a run folder (no recipe.yaml with environment.json), so "
+                    "--overwrite will not delete it"
+                )
         try:
             if overwrite and path.exists():
                 shutil.rmtree(path)
@@ -53,7 +55,9 @@ class RunDir:
             jsonl.write_text(path / "environment.json", json.dumps(environment(), indent=2) + "\n")
             jsonl.write_text(path / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
         except OSError as error:
-            raise CheckpointError(f"{path}: cannot write the run folder ({error.strerror}); choose another with --run") from None
+            raise CheckpointError(
+                f"{path}: cannot write the run folder ({error.strerror}); choose another with --run"
+            ) from None
         run.event("created")
         return run
 
@@ -63,8 +67,10 @@ class RunDir:
         run = cls.open(path)
         differences = _differences(run.recipe(), recipe)
         if differences:
-            raise CheckpointError(f"{path}: was started with another recipe ({'; '.join(differences)}); "
-                                  "resume with that recipe, or start a new run with --run")
+            raise CheckpointError(
+                f"{path}: was started with another recipe ({'; '.join(differences)}); "
+                "resume with that recipe, or start a new run with --run"
+            )
         run.event("resumed")
         return run
 
@@ -82,8 +88,9 @@ class RunDir:
         except (OSError, ValueError, yaml.YAMLError):
             tree = None
         if not isinstance(tree, dict):
-            raise CheckpointError(f"{self.path / 'recipe.yaml'}: damaged; put the recipe back or start again with "
-                                  "--overwrite")
+            raise CheckpointError(
+                f"{self.path / 'recipe.yaml'}: damaged; put the recipe back or start again with --overwrite"
+            )
         return tree
 
     def stage(self, name: str) -> Path:
@@ -107,7 +114,9 @@ class RunDir:
 
     def event(self, what: str, **details: Any) -> None:
         """Append one line to events.jsonl: what happened, when, with details."""
-        jsonl.append(self.path / "events.jsonl", [{"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": what, **details}])
+        jsonl.append(
+            self.path / "events.jsonl", [{"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": what, **details}]
+        )
 
     def log(self, stage: str, row: dict[str, Any]) -> None:
         """Append one row of metrics."""
@@ -144,8 +153,14 @@ def environment() -> dict[str, Any]:
 def _git_commit() -> str | None:
     """Return the commit of the checkout the package runs from, or None."""
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True,
-                              timeout=5, check=True)
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

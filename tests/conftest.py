@@ -80,8 +80,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
     """A skip is a failure, except where a GPU or real exam data is what is missing."""
     report = yield
-    if report.skipped and not hasattr(report, "wasxfail"):
-        if not (item.get_closest_marker("gpu") or item.get_closest_marker("shared_data")):
-            report.outcome = "failed"
-            report.longrepr = f"skipped, which only gpu and shared_data tests may: {report.longrepr}"
+    allowed = item.get_closest_marker("gpu") or item.get_closest_marker("shared_data")
+    if report.skipped and not allowed:
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which only gpu and shared_data tests may: {report.longrepr}"
     return report

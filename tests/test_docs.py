@@ -19,7 +19,8 @@ LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 
 def load_generator():  # type: ignore[no-untyped-def]
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -66,9 +67,19 @@ def test_the_readme_shows_commands() -> None:
 def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
-        assert set(re.findall(r"`?make ([\w-]+)", "\n".join(
-            line for line in page.read_text().split("\n") if line.startswith(("    make", "make")) or "`make" in line
-        ))) <= targets, page
+        assert (
+            set(
+                re.findall(
+                    r"`?make ([\w-]+)",
+                    "\n".join(
+                        line
+                        for line in page.read_text().split("\n")
+                        if line.startswith(("    make", "make")) or "`make" in line
+                    ),
+                )
+            )
+            <= targets
+        ), page
 
 
 def test_the_file_tree_of_the_readme_exists() -> None:

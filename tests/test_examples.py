@@ -10,9 +10,16 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-QUICK = {"score_a_reply.py": ["right              score 1.0", "wrong              score 0.1", "denied             score 0.1",
-                              "without the form   score 0.0", "an opener only     score 0.0"],
-         "ppo_by_hand.py": ["epoch 0", "clipped 0%", "change of each reply's log-probability"]}
+QUICK = {
+    "score_a_reply.py": [
+        "right              score 1.0",
+        "wrong              score 0.1",
+        "denied             score 0.1",
+        "without the form   score 0.0",
+        "an opener only     score 0.0",
+    ],
+    "ppo_by_hand.py": ["epoch 0", "clipped 0%", "change of each reply's log-probability"],
+}
 
 
 def run(*words: str, cwd: Path) -> str:
@@ -42,11 +49,26 @@ def test_train_from_python(toy: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_full_tour(toy: dict[str, str], tmp_path: Path) -> None:
-    small = [f"base.model={toy['model']}", "base.max_length=512", "data.max_query_length=256", "data.sft_limit=16",
-             "sft.epochs=1.0", "data.heldout_limit=2", "data.problems_limit=12", "ppo.selection_problems=2",
-             "ppo.total_episodes=4", "ppo.rollout.episodes=4", "ppo.rollout.max_reply_length=16"]
-    out = run("bash", str(EXAMPLES / "full_tour.sh"), "tour", *(word for pair in small for word in ("--set", pair)),
-              cwd=tmp_path)
+    small = [
+        f"base.model={toy['model']}",
+        "base.max_length=512",
+        "data.max_query_length=256",
+        "data.sft_limit=16",
+        "sft.epochs=1.0",
+        "data.heldout_limit=2",
+        "data.problems_limit=12",
+        "ppo.selection_problems=2",
+        "ppo.total_episodes=4",
+        "ppo.rollout.episodes=4",
+        "ppo.rollout.max_reply_length=16",
+    ]
+    out = run(
+        "bash",
+        str(EXAMPLES / "full_tour.sh"),
+        "tour",
+        *(word for pair in small for word in ("--set", pair)),
+        cwd=tmp_path,
+    )
     for words in ("ok", "SFT + PPO", "KL to base + unmerged adapter"):
         assert words in out
     assert (tmp_path / "tour" / "model" / "model.safetensors").is_file()

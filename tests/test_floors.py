@@ -22,37 +22,99 @@ REPOSITORY = PACKAGE.parent
 # Floor -> modules under lite_huatuo; `*` is one folder's modules. A module in no row fails the test.
 FLOORS = {
     5: ["cli.*"],
-    4: ["data.pipeline", "training.sft", "training.ppo", "evaluation.run", "export.hub", "report", "report.*",
+    4: [
+        "data.pipeline",
+        "training.sft",
+        "training.ppo",
+        "evaluation.run",
+        "export.hub",
+        "report",
+        "report.*",
         "planning.launch",
-        "training.preflight"],  # no stage, but it takes a whole recipe and asks verifier.choose
-    3: ["data.problems", "data.search", "data.rewrite", "data.mix", "verifier.api", "verifier.acceptance",
-        "verifier.choose", "training.rollout", "training.heldout", "training.checkpoint", "training.inputs",
-        "training.ppo_update", "training.sft_data", "training.watch", "evaluation.benchmarks", "evaluation.compare",
+        "training.preflight",
+    ],  # no stage, but it takes a whole recipe and asks verifier.choose
+    3: [
+        "data.problems",
+        "data.search",
+        "data.rewrite",
+        "data.mix",
+        "verifier.api",
+        "verifier.acceptance",
+        "verifier.choose",
+        "training.rollout",
+        "training.heldout",
+        "training.checkpoint",
+        "training.inputs",
+        "training.ppo_update",
+        "training.sft_data",
+        "training.watch",
+        "evaluation.benchmarks",
+        "evaluation.compare",
         "export.merge",
-        "export.parity", "export.model_card", "planning.memory", "planning.cost"],
+        "export.parity",
+        "export.model_card",
+        "planning.memory",
+        "planning.cost",
+    ],
     2: ["data.client", "data.sources", "verifier.classifier", "verifier.adapter", "models.*", "training.trackers"],
-    1: ["jsonl", "recipe", "run_dir", "planning.hardware", "data.replies", "data.decontaminate", "training.ppo_math",
-        "training.logprobs", "training.reward", "training.progress", "training.metrics", "evaluation.answers",
-        "evaluation.score", "verifier.exact", "verifier.exact_cues", "verifier.medical_terms"],
+    1: [
+        "jsonl",
+        "recipe",
+        "run_dir",
+        "planning.hardware",
+        "data.replies",
+        "data.decontaminate",
+        "training.ppo_math",
+        "training.logprobs",
+        "training.reward",
+        "training.progress",
+        "training.metrics",
+        "evaluation.answers",
+        "evaluation.score",
+        "verifier.exact",
+        "verifier.exact_cues",
+        "verifier.medical_terms",
+    ],
     0: ["errors", "records", "response_format", "prompts", "prompts.*", "verifier.base", ""],  # "" is the version
 }
-STAGES = ["data.pipeline", "training.sft", "training.ppo", "evaluation.run", "export.hub", "report", "report.*",
-          "planning.launch"]
+STAGES = [
+    "data.pipeline",
+    "training.sft",
+    "training.ppo",
+    "evaluation.run",
+    "export.hub",
+    "report",
+    "report.*",
+    "planning.launch",
+]
 DATA_ONLY = ["data.demo", "recipes"]  # packages of data files
 
 # Library -> modules that may import it.
 LIBRARIES = {
     "unsloth": ["models.backends"],
     "peft": ["models.*", "training.sft", "export.*"],
-    "bitsandbytes": ["models.*", "training.sft", "export.*",
-                     "training.ppo_update",  # its paged 8-bit AdamW, one optimiser of several
-                     "planning.hardware"],  # asks whether it works here
+    "bitsandbytes": [
+        "models.*",
+        "training.sft",
+        "export.*",
+        "training.ppo_update",  # its paged 8-bit AdamW, one optimiser of several
+        "planning.hardware",
+    ],  # asks whether it works here
     "click": ["cli.*"],
     "openai": ["data.client"],
 }
 # Modules that must start fast: neither they nor what they import may import torch.
-WITHOUT_TORCH = ["cli.main", "recipe", "records", "jsonl", "errors", "data.sources", "run_dir", "response_format",
-                 "verifier.exact"]
+WITHOUT_TORCH = [
+    "cli.main",
+    "recipe",
+    "records",
+    "jsonl",
+    "errors",
+    "data.sources",
+    "run_dir",
+    "response_format",
+    "verifier.exact",
+]
 FILE_LINES, FUNCTION_LINES = 350, 60
 
 
@@ -138,15 +200,21 @@ def broken_floors(module: str, tree: ast.AST) -> list[str]:
 def broken_libraries(module: str, tree: ast.AST) -> list[str]:
     """Return the imports of libraries that are kept to other modules."""
     found = ((line, name.split(".")[0]) for line, name in imports(tree))
-    return [f"{line}: only {', '.join(LIBRARIES[library])} may import {library}" for line, library in found
-            if library in LIBRARIES and not matches(module, LIBRARIES[library])]
+    return [
+        f"{line}: only {', '.join(LIBRARIES[library])} may import {library}"
+        for line, library in found
+        if library in LIBRARIES and not matches(module, LIBRARIES[library])
+    ]
 
 
 def forbidden(tree: ast.AST) -> list[str]:
     """Return what may not be written anywhere: running a data set's or model's code, unpickling, shells."""
-    wrong = [f"{line}: {name} unpickles" for line, name in imports(tree)
-             if name.split(".")[0] in ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")
-             or name in ("torch.load", "os.system", "os.popen")]
+    wrong = [
+        f"{line}: {name} unpickles"
+        for line, name in imports(tree)
+        if name.split(".")[0] in ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve")
+        or name in ("torch.load", "os.system", "os.popen")
+    ]
     for node in ast.walk(tree):
         text = ast.unparse(node) if isinstance(node, (ast.Attribute, ast.Name)) else ""
         if text in ("torch.load", "os.system", "os.popen") or text.startswith("pickle."):
@@ -165,13 +233,19 @@ def forbidden(tree: ast.AST) -> list[str]:
 
 
 def too_long(tree: ast.AST) -> list[str]:
-    return [f"{node.lineno}: {node.name} has {node.end_lineno - node.lineno + 1} lines, {FUNCTION_LINES} are allowed"
-            for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-            if node.end_lineno - node.lineno + 1 > FUNCTION_LINES]
+    return [
+        f"{node.lineno}: {node.name} has {node.end_lineno - node.lineno + 1} lines, {FUNCTION_LINES} are allowed"
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        if node.end_lineno - node.lineno + 1 > FUNCTION_LINES
+    ]
 
 
-ROOMS = [pytest.param(name, id=name or "lite_huatuo") for name in MODULES
-         if name not in FOLDERS and not matches(name, DATA_ONLY)]
+ROOMS = [
+    pytest.param(name, id=name or "lite_huatuo")
+    for name in MODULES
+    if name not in FOLDERS and not matches(name, DATA_ONLY)
+]
 
 
 @pytest.mark.parametrize("module", ROOMS)
@@ -211,15 +285,19 @@ def test_the_walk_saw_the_house() -> None:
 def test_what_must_start_fast_never_loads_torch() -> None:
     names = [f"lite_huatuo.{name}" for name in WITHOUT_TORCH]
     heavy = ["torch", "transformers", "trl", "peft", "datasets", "openai"]
-    code = (f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\n"
-            f"print([name for name in {heavy} if name in sys.modules])")
+    code = (
+        f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, timeout=60)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
 
 
-SOURCES = [pytest.param(path, id=str(path.relative_to(REPOSITORY)))
-           for room in (PACKAGE, *(REPOSITORY / name for name in ("tests", "examples", "benchmarks")))
-           for path in sorted(room.rglob("*.py"))]
+SOURCES = [
+    pytest.param(path, id=str(path.relative_to(REPOSITORY)))
+    for room in (PACKAGE, *(REPOSITORY / name for name in ("tests", "examples", "benchmarks")))
+    for path in sorted(room.rglob("*.py"))
+]
 
 
 @pytest.mark.parametrize("path", SOURCES)
@@ -232,59 +310,91 @@ def test_files_and_functions_are_short(path: Path) -> None:
 # The checks themselves: each finds what it is for.
 
 
-@pytest.mark.parametrize(("module", "source", "told"), [
-    ("training.sft", "from lite_huatuo.training import ppo", "stages talk through files"),
-    ("training.ppo", "def f():\n    from lite_huatuo.training.sft import train", "stages talk through files"),
-    ("training.ppo", "import lite_huatuo.cli.main", "imports cli.main (floor 5)"),
-    ("jsonl", "from lite_huatuo.records import x\nfrom lite_huatuo.models import gguf", "imports models.gguf"),
-    ("verifier.exact", "from lite_huatuo import jsonl", "imports jsonl (floor 1)"),  # same floor, another folder
-    ("training.rollout", "from lite_huatuo.verifier import choose", "imports verifier.choose (floor 3)"),
-    ("training.rollout", "from lite_huatuo.recipe import Recipe", "recipes stop at floor 4"),
-    ("models.value_head", "try:\n    import lite_huatuo.training.rollout\nexcept ImportError: pass", "(floor 3)"),
-    ("errors", "import yaml", "standard library only"),
-    ("records", "def f():\n    import torch.nn", "standard library only"),
-    ("verifier.base", "from . import exact", "relative import"),
-    ("training.ppo", "from lite_huatuo.training import nowhere", "is no module"),
-    ("training.ppo", "from lite_huatuo.nowhere.at_all import x", "is no module"),
-])
+@pytest.mark.parametrize(
+    ("module", "source", "told"),
+    [
+        ("training.sft", "from lite_huatuo.training import ppo", "stages talk through files"),
+        ("training.ppo", "def f():\n    from lite_huatuo.training.sft import train", "stages talk through files"),
+        ("training.ppo", "import lite_huatuo.cli.main", "imports cli.main (floor 5)"),
+        ("jsonl", "from lite_huatuo.records import x\nfrom lite_huatuo.models import gguf", "imports models.gguf"),
+        ("verifier.exact", "from lite_huatuo import jsonl", "imports jsonl (floor 1)"),  # same floor, another folder
+        ("training.rollout", "from lite_huatuo.verifier import choose", "imports verifier.choose (floor 3)"),
+        ("training.rollout", "from lite_huatuo.recipe import Recipe", "recipes stop at floor 4"),
+        ("models.value_head", "try:\n    import lite_huatuo.training.rollout\nexcept ImportError: pass", "(floor 3)"),
+        ("errors", "import yaml", "standard library only"),
+        ("records", "def f():\n    import torch.nn", "standard library only"),
+        ("verifier.base", "from . import exact", "relative import"),
+        ("training.ppo", "from lite_huatuo.training import nowhere", "is no module"),
+        ("training.ppo", "from lite_huatuo.nowhere.at_all import x", "is no module"),
+    ],
+)
 def test_a_wrong_import_is_found(module: str, source: str, told: str) -> None:
     wrong = broken_floors(module, ast.parse(source))
     assert len(wrong) == 1
     assert told in wrong[0]
 
 
-@pytest.mark.parametrize(("module", "source"), [
-    ("training.rollout", "from lite_huatuo.training.checkpoint import load"),  # same floor, same folder
-    ("training.ppo", "from lite_huatuo import jsonl, __version__\nfrom lite_huatuo.training import rollout, ppo_math"),
-    ("records", "from __future__ import annotations\nimport hashlib, os.path"),
-    ("training.rollout", "import typing\nif typing.TYPE_CHECKING:\n    from lite_huatuo.recipe import Recipe"),
-])
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("training.rollout", "from lite_huatuo.training.checkpoint import load"),  # same floor, same folder
+        (
+            "training.ppo",
+            "from lite_huatuo import jsonl, __version__\nfrom lite_huatuo.training import rollout, ppo_math",
+        ),
+        ("records", "from __future__ import annotations\nimport hashlib, os.path"),
+        ("training.rollout", "import typing\nif typing.TYPE_CHECKING:\n    from lite_huatuo.recipe import Recipe"),
+    ],
+)
 def test_a_right_import_is_let_pass(module: str, source: str) -> None:
     assert broken_floors(module, ast.parse(source)) == []
 
 
-@pytest.mark.parametrize(("module", "source"), [
-    ("training.ppo", "import unsloth"),
-    ("training.rollout", "def f():\n    from peft import LoraConfig"),
-    ("planning.memory", "import bitsandbytes.functional as F"),
-    ("recipe", "import click"),
-    ("verifier.api", "import openai"),
-])
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("training.ppo", "import unsloth"),
+        ("training.rollout", "def f():\n    from peft import LoraConfig"),
+        ("planning.memory", "import bitsandbytes.functional as F"),
+        ("recipe", "import click"),
+        ("verifier.api", "import openai"),
+    ],
+)
 def test_a_library_in_the_wrong_room_is_found(module: str, source: str) -> None:
     assert len(broken_libraries(module, ast.parse(source))) == 1
 
 
-@pytest.mark.parametrize("source", [
-    "load(trust_remote_code=True)", "load(trust_remote_code=flag)", "options = {'trust_remote_code': True}",
-    "import pickle", "from pickle import loads", "def f():\n    import dill", "torch.load(path)",
-    "from torch import load", "os.system('ls')", "from os import system", "run('ls', shell=True)", "eval(text)",
-])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "load(trust_remote_code=True)",
+        "load(trust_remote_code=flag)",
+        "options = {'trust_remote_code': True}",
+        "import pickle",
+        "from pickle import loads",
+        "def f():\n    import dill",
+        "torch.load(path)",
+        "from torch import load",
+        "os.system('ls')",
+        "from os import system",
+        "run('ls', shell=True)",
+        "eval(text)",
+    ],
+)
 def test_what_is_forbidden_is_found(source: str) -> None:
     assert forbidden(ast.parse(source)) != []
 
 
-@pytest.mark.parametrize("source", ["load(trust_remote_code=False)", "model.eval()", "torch.save_file(x)",
-                                    "run(['ls'])", "'nothing is unpickled, no torch.load'"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "load(trust_remote_code=False)",
+        "model.eval()",
+        "torch.save_file(x)",
+        "run(['ls'])",
+        "'nothing is unpickled, no torch.load'",
+    ],
+)
 def test_what_is_allowed_is_let_pass(source: str) -> None:
     assert forbidden(ast.parse(source)) == []
 

@@ -80,19 +80,38 @@ def test_every_section_is_written_out(name):
 
 
 @pytest.mark.parametrize("name", GPU_NAMES)
-@pytest.mark.parametrize("key", ["kl_coef", "gamma", "gae_lambda", "clip_range", "value_coef", "learning_rate",
-                                 "total_episodes", "episodes", "epochs", "temperature", "max_reply_length",
-                                 "critic_gae_lambda", "critic_warmup_updates"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "kl_coef",
+        "gamma",
+        "gae_lambda",
+        "clip_range",
+        "value_coef",
+        "learning_rate",
+        "total_episodes",
+        "episodes",
+        "epochs",
+        "temperature",
+        "max_reply_length",
+        "critic_gae_lambda",
+        "critic_warmup_updates",
+    ],
+)
 def test_a_number_of_the_paper_or_a_departure_carries_its_source(name, key):
     ppo = recipes.text(name)[1].partition("\nppo:\n")[2].partition("\neval:\n")[0]
     line = next(line for line in ppo.split("\n") if line.strip().startswith(f"{key}:"))
     assert any(source in line.partition("#")[2] for source in ("paper", "published code", "departure: "))
 
 
-@pytest.mark.parametrize("recipe", [recipes.load("llama8b"),
-                                    recipes.check({"name": "n", "base": {"model": "a/b"},
-                                                   "data": {"sft": "a/b", "problems": "a/b"}}, "defaults")],
-                         ids=["llama8b", "schema defaults"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        recipes.load("llama8b"),
+        recipes.check({"name": "n", "base": {"model": "a/b"}, "data": {"sft": "a/b", "problems": "a/b"}}, "defaults"),
+    ],
+    ids=["llama8b", "schema defaults"],
+)
 def test_the_papers_values(recipe):
     ppo, sft = recipe.ppo, recipe.sft
     assert (ppo.kl_coef, ppo.gamma, ppo.clip_range, ppo.value_coef) == (0.03, 1.0, 0.2, 1.0)
@@ -112,8 +131,17 @@ def test_llama8b_is_the_schemas_defaults_in_both_stages():
 @pytest.mark.parametrize("name", GPU_NAMES)
 def test_the_other_students_keep_the_papers_method(name):
     ppo, paper = recipes.load(name).ppo, recipes.PPO()
-    kept = ("kl_coef", "gamma", "gae_lambda", "clip_range", "value_clip_range", "value_coef", "epochs", "minibatches",
-            "total_episodes")
+    kept = (
+        "kl_coef",
+        "gamma",
+        "gae_lambda",
+        "clip_range",
+        "value_clip_range",
+        "value_coef",
+        "epochs",
+        "minibatches",
+        "total_episodes",
+    )
     assert {key: getattr(ppo, key) for key in kept} == {key: getattr(paper, key) for key in kept}
     assert ppo.rollout.model_dump(exclude={"batch_size"}) == paper.rollout.model_dump(exclude={"batch_size"})
 
@@ -187,8 +215,17 @@ def test_lengths_that_cannot_fit_tell_the_length_that_does(mine):
 
 
 def test_a_set_value_is_typed():
-    recipe = recipes.load("demo", ("ppo.kl_coef=0.05", "sft.batch_size=4", "ppo.rollout.episodes=32",
-                                   "adapter.targets=[q_proj, v_proj]", "report_to=[wandb]", "ppo.select_best=false"))
+    recipe = recipes.load(
+        "demo",
+        (
+            "ppo.kl_coef=0.05",
+            "sft.batch_size=4",
+            "ppo.rollout.episodes=32",
+            "adapter.targets=[q_proj, v_proj]",
+            "report_to=[wandb]",
+            "ppo.select_best=false",
+        ),
+    )
     assert (recipe.ppo.kl_coef, recipe.sft.batch_size, recipe.ppo.rollout.episodes) == (0.05, 4, 32)
     assert (recipe.adapter.targets, recipe.report_to) == (["q_proj", "v_proj"], ["wandb"])
     assert recipe.ppo.select_best is False
@@ -198,15 +235,18 @@ def test_set_reaches_a_section_the_file_leaves_out():
     assert recipes.load("demo", ("launch.strategy=pipeline",)).launch.strategy == "pipeline"
 
 
-@pytest.mark.parametrize(("override", "told"), [
-    ("ppo.kl_coef", "expected key.path=value"),
-    ("=3", "expected key.path=value"),
-    ("ppo..kl_coef=3", "expected key.path=value"),
-    ("name.first=x", "name is not a section"),
-    ("ppo.kl_coef=[", "not valid YAML"),
-    ("ppo.kl_coef=much", "ppo.kl_coef"),
-    ("ppo.kl_cof=1", "did you mean kl_coef?"),
-])
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("ppo.kl_coef", "expected key.path=value"),
+        ("=3", "expected key.path=value"),
+        ("ppo..kl_coef=3", "expected key.path=value"),
+        ("name.first=x", "name is not a section"),
+        ("ppo.kl_coef=[", "not valid YAML"),
+        ("ppo.kl_coef=much", "ppo.kl_coef"),
+        ("ppo.kl_cof=1", "did you mean kl_coef?"),
+    ],
+)
 def test_a_bad_set_is_told(override, told):
     with pytest.raises(RecipeError) as caught:
         recipes.load("demo", (override,))
@@ -231,8 +271,10 @@ def test_a_name_near_none_lists_them():
         recipes.load("gigantic")
 
 
-@pytest.mark.parametrize(("text", "told"), [("a: [1", "not valid YAML"), ("- a\n- b\n", "a mapping of sections"),
-                                            ("", "a mapping of sections")])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("a: [1", "not valid YAML"), ("- a\n- b\n", "a mapping of sections"), ("", "a mapping of sections")],
+)
 def test_a_file_that_is_no_recipe(tmp_path, text, told):
     path = tmp_path / "mine.yaml"
     path.write_text(text, encoding="utf-8")

@@ -27,23 +27,40 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizer
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False))
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=SPECIAL,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>")
     wrapped.chat_template = TEMPLATE
     return wrapped
 
 
-def make_model(folder: Path, texts: Iterable[str], *, hidden: int = 64, layers: int = 2, vocabulary: int = 512,
-               seed: int = 0) -> Path:
+def make_model(
+    folder: Path, texts: Iterable[str], *, hidden: int = 64, layers: int = 2, vocabulary: int = 512, seed: int = 0
+) -> Path:
     """Save a random model with its tokenizer into `folder`, as a user's local base model would stand there."""
     tokenizer = make_tokenizer(texts, vocabulary)
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, eos_token_id=1, pad_token_id=0,
-        bos_token_id=None, tie_word_embeddings=False, initializer_range=0.2)  # 0.02 could not make a sharp choice
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=1,
+        pad_token_id=0,
+        bos_token_id=None,
+        tie_word_embeddings=False,
+        initializer_range=0.2,
+    )  # 0.02 could not make a sharp choice
     model = LlamaForCausalLM(config)
     model.generation_config.eos_token_id = [1]
     model.save_pretrained(folder)
@@ -58,12 +75,22 @@ def toy_rows(seed: int, copies: int) -> tuple[list[dict], list[dict], list[dict]
     cure = {sign: CURES[i % len(CURES)] for i, sign in enumerate(SIGNS)}
 
     def rows(first: int, count: int) -> list[dict]:
-        return [{"id": f"toy-{n}-{sign}", "question": f"Patient {n} has {sign}. Which cure?", "ground_truth": cure[sign]}
-                for n in range(first, first + count) for sign in SIGNS]
+        return [
+            {"id": f"toy-{n}-{sign}", "question": f"Patient {n} has {sign}. Which cure?", "ground_truth": cure[sign]}
+            for n in range(first, first + count)
+            for sign in SIGNS
+        ]
 
-    examples = [{"id": f"sft-{row['id']}", "question": row["question"], "complex_cot": "Hmm, let me think.",
-                 "response": row["ground_truth"] if rng.random() < 0.2 else rng.choice(CURES), "provenance": {"origin": "toy"}}
-                for row in rows(0, copies)]
+    examples = [
+        {
+            "id": f"sft-{row['id']}",
+            "question": row["question"],
+            "complex_cot": "Hmm, let me think.",
+            "response": row["ground_truth"] if rng.random() < 0.2 else rng.choice(CURES),
+            "provenance": {"origin": "toy"},
+        }
+        for row in rows(0, copies)
+    ]
     return examples, rows(200, 16), rows(300, 4)
 
 
@@ -88,14 +115,36 @@ def toy_recipe(files: dict[str, str], *, seed: int = 0) -> dict:
     return {
         "name": "toy",
         "base": {"model": files["model"], "max_length": 96},
-        "data": {"sft": files["sft"], "problems": files["problems"], "heldout": files["heldout"], "max_query_length": 48},
-        "sft": {"epochs": 10.0, "batch_size": 16, "microbatch_size": 16, "learning_rate": 1e-2, "eval_every": 50,
-                "gradient_checkpointing": False, "seed": seed},
-        "ppo": {"total_episodes": 2560, "rollout": {"episodes": 64, "max_reply_length": 32, "batch_size": 64,
-                                                    "temperature": 0.6},
-                "epochs": 2, "minibatches": 2, "microbatch_tokens": 8192, "learning_rate": 1e-3,
-                "critic_learning_rate": 2e-3, "value_head_learning_rate": 1e-2, "schedule": "constant",
-                "gradient_checkpointing": False, "selection_problems": 12, "eval_every": 10, "seed": seed},
+        "data": {
+            "sft": files["sft"],
+            "problems": files["problems"],
+            "heldout": files["heldout"],
+            "max_query_length": 48,
+        },
+        "sft": {
+            "epochs": 10.0,
+            "batch_size": 16,
+            "microbatch_size": 16,
+            "learning_rate": 1e-2,
+            "eval_every": 50,
+            "gradient_checkpointing": False,
+            "seed": seed,
+        },
+        "ppo": {
+            "total_episodes": 2560,
+            "rollout": {"episodes": 64, "max_reply_length": 32, "batch_size": 64, "temperature": 0.6},
+            "epochs": 2,
+            "minibatches": 2,
+            "microbatch_tokens": 8192,
+            "learning_rate": 1e-3,
+            "critic_learning_rate": 2e-3,
+            "value_head_learning_rate": 1e-2,
+            "schedule": "constant",
+            "gradient_checkpointing": False,
+            "selection_problems": 12,
+            "eval_every": 10,
+            "seed": seed,
+        },
         "eval": {"batch_size": 64},
     }
 
@@ -106,7 +155,14 @@ def short_recipe(files: dict[str, str]) -> dict:
     tree["name"] = "short"
     tree["data"]["sft_limit"] = 50
     tree["sft"].update(epochs=4.0, eval_every=4, save_every=3, early_checkpoints=[5])
-    tree["ppo"].update(total_episodes=48, eval_every=2, save_every=2, sample_every=2, samples=2, critic_warmup_updates=1,
-                       selection_problems=4)
+    tree["ppo"].update(
+        total_episodes=48,
+        eval_every=2,
+        save_every=2,
+        sample_every=2,
+        samples=2,
+        critic_warmup_updates=1,
+        selection_problems=4,
+    )
     tree["ppo"]["rollout"].update(episodes=8, batch_size=8, max_reply_length=24)
     return tree

@@ -74,14 +74,20 @@ def _answer(model: Any, tokenizer: Any, question: str, temperature: float, limit
             reply.feed(text)
 
     reply = ReplyPrinter(color=sys.stdout.isatty())
-    sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {
-        "do_sample": False}
-    config = GenerationConfig(max_new_tokens=limit, eos_token_id=tokenizer.stop_ids, pad_token_id=tokenizer.pad_id,
-                              **sampling)
+    sampling: dict[str, Any] = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    )
+    config = GenerationConfig(
+        max_new_tokens=limit, eos_token_id=tokenizer.stop_ids, pad_token_id=tokenizer.pad_id, **sampling
+    )
     ids = torch.tensor([tokenizer.query(question)], device=model.device)
     with torch.no_grad():
-        model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config,
-                       streamer=Printer(tokenizer.hf, skip_prompt=True, skip_special_tokens=True))
+        model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=config,
+            streamer=Printer(tokenizer.hf, skip_prompt=True, skip_special_tokens=True),
+        )
     reply.close()
 
 
@@ -101,7 +107,9 @@ class ReplyPrinter:
                 self._end_line()
             elif character.isprintable() or character == "\t":
                 self._held += character
-                if not any(heading.startswith(self._line + self._held) for heading in (THINKING_HEADING, RESPONSE_HEADING)):
+                if not any(
+                    heading.startswith(self._line + self._held) for heading in (THINKING_HEADING, RESPONSE_HEADING)
+                ):
                     self._write(self._held)
                     self._line, self._held = self._line + self._held, ""
         sys.stdout.flush()

@@ -17,9 +17,16 @@ class Display:
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
         self._live = self.console.is_terminal
-        self._bars = Bars(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                          TimeRemainingColumn(), TextColumn("[dim]{task.fields[figures]}"), console=self.console,
-                          disable=not self._live)
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[figures]}"),
+            console=self.console,
+            disable=not self._live,
+        )
         self._task: TaskID | None = None
         self._what, self._total, self._done, self._told = "", 0, 0, 0.0
 
@@ -27,7 +34,9 @@ class Display:
         self._bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bars.stop()
 
     def start(self, what: str, total: int) -> None:

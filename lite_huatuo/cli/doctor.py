@@ -84,13 +84,21 @@ def command(ctx: click.Context, online: bool, as_json: bool) -> None:
     can_train = all(check.status != FAIL for check in checks)
     fits = {name: verdict(NEEDS.get(name), machine, can_train=can_train) for name in recipes.names()}
     if as_json:
-        click.echo(json.dumps({
-            "can_train": can_train,
-            "checks": [dataclasses.asdict(check) for check in checks],
-            "recipes": {name: {"fits": fit, "why": why, "needs": needs(NEEDS.get(name)), "measured_on_gpu": False}
-                        for name, (fit, why) in fits.items()},
-            "facts": dataclasses.asdict(machine),
-        }, indent=2, ensure_ascii=False))
+        click.echo(
+            json.dumps(
+                {
+                    "can_train": can_train,
+                    "checks": [dataclasses.asdict(check) for check in checks],
+                    "recipes": {
+                        name: {"fits": fit, "why": why, "needs": needs(NEEDS.get(name)), "measured_on_gpu": False}
+                        for name, (fit, why) in fits.items()
+                    },
+                    "facts": dataclasses.asdict(machine),
+                },
+                indent=2,
+                ensure_ascii=False,
+            )
+        )
     else:
         _show(checks, fits, can_train)
     ctx.exit(0 if can_train else 1)
@@ -98,8 +106,11 @@ def command(ctx: click.Context, online: bool, as_json: bool) -> None:
 
 def examine(machine: Machine) -> Iterator[Check]:
     """Yield the rows: what was found and what to do about it."""
-    yield Check("python", OK, machine.python) if machine.python_ok else Check(
-        "python", FAIL, machine.python, "install Python 3.10 or newer")
+    yield (
+        Check("python", OK, machine.python)
+        if machine.python_ok
+        else Check("python", FAIL, machine.python, "install Python 3.10 or newer")
+    )
     torch = machine.torch
     if torch.failure:
         yield Check("torch", FAIL, torch.failure, "run: pip install --force-reinstall 'torch>=2.6,<2.14'")
@@ -109,8 +120,11 @@ def examine(machine: Machine) -> Iterator[Check]:
     yield _libraries(machine)
     yield from _gpus(machine)
     yield _quantization(machine)
-    yield Check("unsloth", OK, machine.unsloth) if machine.unsloth else Check(
-        "unsloth", NOTE, "not installed", "optional, faster on a GPU: pip install 'lite-huatuo[unsloth]'")
+    yield (
+        Check("unsloth", OK, machine.unsloth)
+        if machine.unsloth
+        else Check("unsloth", NOTE, "not installed", "optional, faster on a GPU: pip install 'lite-huatuo[unsloth]'")
+    )
     memory = machine.memory
     yield Check("memory", OK, f"{memory.available_gib:.1f} GiB available of {memory.total_gib:.1f}")
     yield Check("disk, runs", OK, f"{machine.run_disk_gib:.0f} GiB free")
@@ -118,8 +132,13 @@ def examine(machine: Machine) -> Iterator[Check]:
     for key, present in machine.keys.items():
         yield Check(key, OK, "set") if present else Check(key, NOTE, "not set", KEY_USES[key])
     if machine.hub_asked:
-        yield Check("Hub", OK, "answers") if machine.hub_failure is None else Check(
-            "Hub", NOTE, machine.hub_failure, "check network and proxy; or give local files for base.model and data")
+        yield (
+            Check("Hub", OK, "answers")
+            if machine.hub_failure is None
+            else Check(
+                "Hub", NOTE, machine.hub_failure, "check network and proxy; or give local files for base.model and data"
+            )
+        )
 
 
 def needs(need: Need | None) -> str:
@@ -181,13 +200,24 @@ def _libraries(machine: Machine) -> Check:
 def _gpus(machine: Machine) -> Iterator[Check]:
     for index, gpu in enumerate(machine.gpus):
         found = f"{gpu.name}, {gpu.memory_gib:.1f} GiB ({gpu.free_gib:.1f} free)"
-        yield Check(f"GPU {index}", OK, found) if gpu.bf16 else Check(
-            f"GPU {index}", NOTE, found, "no native bfloat16: slow; base.compute_dtype=float16 is faster, but untried")
+        yield (
+            Check(f"GPU {index}", OK, found)
+            if gpu.bf16
+            else Check(
+                f"GPU {index}",
+                NOTE,
+                found,
+                "no native bfloat16: slow; base.compute_dtype=float16 is faster, but untried",
+            )
+        )
     if machine.gpus:
         return
     if machine.nvidia_driver and machine.torch.failure is None:
-        advice = "set CUDA_VISIBLE_DEVICES, or update the driver" if machine.torch.cuda_build else \
-            "this torch is a CPU build: install a CUDA build, see https://pytorch.org/get-started"
+        advice = (
+            "set CUDA_VISIBLE_DEVICES, or update the driver"
+            if machine.torch.cuda_build
+            else "this torch is a CPU build: install a CUDA build, see https://pytorch.org/get-started"
+        )
         yield Check("GPU", NOTE, "an NVIDIA driver, but torch sees no GPU", advice)
     else:
         yield Check("GPU", NOTE, "none", "the demo trains on the CPU; a 7B or 8B student wants a 24 GB CUDA GPU")
@@ -199,8 +229,11 @@ def _quantization(machine: Machine) -> Check:
         return Check("bitsandbytes", FAIL, "not installed", "run: pip install 'bitsandbytes>=0.50,<0.51'")
     if failed:
         found = "; ".join(f"NF4 fails on {device}: {why}" for device, why in failed.items())
-        advice = "put torch right first" if machine.torch.failure else \
-            "run: pip install --force-reinstall --no-deps 'bitsandbytes>=0.50,<0.51'"
+        advice = (
+            "put torch right first"
+            if machine.torch.failure
+            else "run: pip install --force-reinstall --no-deps 'bitsandbytes>=0.50,<0.51'"
+        )
         return Check("bitsandbytes", FAIL, f"{machine.bitsandbytes}, {found}", advice)
     return Check("bitsandbytes", OK, f"{machine.bitsandbytes}, NF4 works on {', '.join(machine.nf4_failures)}")
 

@@ -23,25 +23,40 @@ def show(recipe: Recipe, path: Path) -> None:
 
     data = preflight.check(recipe)
     base, sft, ppo = recipe.base, recipe.sft, recipe.ppo
-    words = tokenizer.load(gguf.resolve(base.model, base.fallback), revision=base.revision, chat_template=base.chat_template)
-    rows = sft_data.tokenise(data.sft, words, max_length=base.max_length, max_query_length=recipe.data.max_query_length,
-                             too_long=recipe.data.too_long, eval_share=recipe.data.sft_eval_share, seed=recipe.data.seed)
+    words = tokenizer.load(
+        gguf.resolve(base.model, base.fallback), revision=base.revision, chat_template=base.chat_template
+    )
+    rows = sft_data.tokenise(
+        data.sft,
+        words,
+        max_length=base.max_length,
+        max_query_length=recipe.data.max_query_length,
+        too_long=recipe.data.too_long,
+        eval_share=recipe.data.sft_eval_share,
+        seed=recipe.data.seed,
+    )
     tokens = sum(len(row["input_ids"]) for row in rows.train)
     reply_tokens = sum(sum(row["completion_mask"]) for row in rows.train)
     queries = [len(words.query(problem.question)) for problem in data.problems]
     steps = math.ceil(math.ceil(len(rows.train) / sft.batch_size) * sft.epochs)
     updates, episodes = count_updates(ppo), ppo.rollout.episodes
     click.echo(yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True))
-    click.echo(f"""run folder   {path}{" (exists)" if path.exists() else ""}
-device       {_device()}, backend {backends.choose(base.backend)}, compute dtype {backends.torch_dtype(base.compute_dtype)}
-held out     {len(data.heldout)} problems, answered three times (base, SFT, SFT + PPO)
-stage 1      {len(rows.train)} examples ({rows.cut} cut, {rows.dropped} dropped as too long, {data.removed} removed as held out), \
-{len(rows.evaluation)} for the evaluation loss
-             {steps} optimizer steps of {sft.batch_size} examples; {tokens:,} tokens an epoch, {reply_tokens:,} of them replies
-stage 2      {len(data.problems)} problems, {len(data.selection)} more to choose the best checkpoint; queries of \
-{min(queries)} to {max(queries)} tokens, median {statistics.median(queries):.0f}
-             {updates} updates of {episodes} episodes: {updates * ppo.epochs * ppo.minibatches} optimizer steps, \
-at most {updates * episodes * ppo.rollout.max_reply_length:,} reply tokens""")
+    backend, dtype = backends.choose(base.backend), backends.torch_dtype(base.compute_dtype)
+    table = {
+        "run folder": f"{path}{' (exists)' if path.exists() else ''}",
+        "device": f"{_device()}, backend {backend}, compute dtype {dtype}",
+        "held out": f"{len(data.heldout)} problems, answered three times (base, SFT, SFT + PPO)",
+        "stage 1": f"{len(rows.train)} examples, {len(rows.evaluation)} more for the evaluation loss ({rows.cut} cut, "
+        f"{rows.dropped} dropped as too long, {data.removed} removed as held out)",
+        "": f"{steps} optimizer steps of {sft.batch_size} examples; {tokens:,} tokens an epoch, "
+        f"{reply_tokens:,} of them replies",
+        "stage 2": f"{len(data.problems)} problems, {len(data.selection)} more to choose the best checkpoint; queries of "
+        f"{min(queries)} to {max(queries)} tokens, median {statistics.median(queries):.0f}",
+        " ": f"{updates} updates of {episodes} episodes: {updates * ppo.epochs * ppo.minibatches} optimizer steps, "
+        f"at most {updates * episodes * ppo.rollout.max_reply_length:,} reply tokens",
+    }
+    for label, text in table.items():
+        click.echo(f"{label:<12} {text}")
 
 
 def _device() -> str:

@@ -100,8 +100,10 @@ def copy(name: str, to: Path, force: bool) -> None:
         jsonl.write_text(path, text)
     except OSError as error:
         raise RecipeError(f"{path}: cannot be written ({error.strerror}); give a place you may write to") from None
-    click.echo(f"wrote {path}; change it (and its `name`: runs go to runs/<name>), then:\n"
-               f"  lite-huatuo recipes check {path}\n  lite-huatuo train --recipe {path}")
+    click.echo(
+        f"wrote {path}; change it (and its `name`: runs go to runs/<name>), then:\n"
+        f"  lite-huatuo recipes check {path}\n  lite-huatuo train --recipe {path}"
+    )
 
 
 def purpose(text: str) -> str:

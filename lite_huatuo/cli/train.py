@@ -19,10 +19,20 @@ if TYPE_CHECKING:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value; repeatable.")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Delete an existing run and start again.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved recipe, devices, steps and token counts; train nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the resolved recipe, devices, steps and token counts; train nothing."
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads  [default: torch's]")
-def command(name: str, stage: str | None, folder: Path | None, overrides: tuple[str, ...], resume: bool, overwrite: bool,
-            dry_run: bool, threads: int | None) -> None:
+def command(
+    name: str,
+    stage: str | None,
+    folder: Path | None,
+    overrides: tuple[str, ...],
+    resume: bool,
+    overwrite: bool,
+    dry_run: bool,
+    threads: int | None,
+) -> None:
     """Train a student: SFT, then PPO.
 
     \b

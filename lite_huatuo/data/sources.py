@@ -33,7 +33,7 @@ def load_sft(source: str, *, limit: int | None = None, seed: int = 0) -> list[SF
 def rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield ("where", row) for every row of a source."""
     if source.startswith(SHIPPED):
-        name = source[len(SHIPPED):]
+        name = source[len(SHIPPED) :]
         known = sorted(entry.name[:-6] for entry in _shipped().iterdir() if entry.name.endswith(".jsonl"))
         if name not in known:
             raise RecordError(f"{source}: no such shipped data; there are {', '.join(SHIPPED + k for k in known)}")
@@ -46,7 +46,9 @@ def rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     elif source.count("/") == 1 and not source.startswith((".", "/", "~")) and not Path(source).exists():
         yield from _hub_rows(source)
     else:
-        raise RecordError(f"{source}: not a data source; give a .json or .jsonl file, org/name on the Hub, or shipped:<name>")
+        raise RecordError(
+            f"{source}: not a data source; give a .json or .jsonl file, org/name on the Hub, or shipped:<name>"
+        )
 
 
 def _load(source: str, read: Callable[[Mapping[str, Any], str], Record], limit: int | None, seed: int) -> list[Record]:
@@ -55,7 +57,9 @@ def _load(source: str, read: Callable[[Mapping[str, Any], str], Record], limit: 
     for where, row in rows(source):
         record = read(row, where)
         if found.setdefault(record.id, record) != record:
-            raise RecordError(f"{where}: id {json.dumps(record.id)} was used before for another record; ids must be unique")
+            raise RecordError(
+                f"{where}: id {json.dumps(record.id)} was used before for another record; ids must be unique"
+            )
     if not found:
         raise RecordError(f"{source}: holds no rows")
     records = list(found.values())
@@ -75,8 +79,10 @@ def _hub_rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         table = datasets.load_dataset(name, config or None, split=split or "train")
     except Exception as error:  # the library raises many kinds, network errors among them
         reason = str(error).strip().split("\n")[0]
-        raise RecordError(f"{source}: cannot be loaded from the Hub ({type(error).__name__}: {reason}); "
-                          "check the name, your network and HF_TOKEN, or give a local .json or .jsonl file") from None
+        raise RecordError(
+            f"{source}: cannot be loaded from the Hub ({type(error).__name__}: {reason}); "
+            "check the name, your network and HF_TOKEN, or give a local .json or .jsonl file"
+        ) from None
     for index, row in enumerate(table):
         yield f"{source}[{index}]", row
 

@@ -27,7 +27,7 @@ Log = dict[str, Any]
 
 
 def export(adapter: Path, to: Path, *, base: dict[str, Any], onto: str, dtype: str, max_shard_size: str) -> Log:
-    """Write the merged model, tokenizer, chat template and generation config to the new folder `to`; return the figures.
+    """Write the merged model with tokenizer and generation config to the new folder `to`; return the figures.
 
     `base` is the recipe's base section. The result is reloaded and compared with the same base plus the unmerged
     adapter; beyond `parity.TOLERANCE` nothing is left at `to`. Needs memory for the model in float32.
@@ -57,15 +57,22 @@ def _export(adapter: Path, folder: Path, base: dict[str, Any], onto: str, dtype:
     merged.model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=max_shard_size)
     merged.tokenizer.hf.save_pretrained(folder)
     del merged
-    reloaded = backends.load(str(folder), quantization="none", compute_dtype="float32", backend="plain",
-                             attention=base["attention"])
+    reloaded = backends.load(
+        str(folder), quantization="none", compute_dtype="float32", backend="plain", attention=base["attention"]
+    )
     found = _distributions(reloaded)
     same, drift = parity.compare(unmerged, found), parity.compare(trained, found)
     if not same.kl <= TOLERANCE[dtype]:
-        raise ExportError(f"{folder}: the exported model differs from base + adapter by KL {same.kl:.2e} a token, more than "
-                          f"{TOLERANCE[dtype]:.0e} for {dtype}; export with another --dtype, and report this")
-    return {"kl_to_unmerged": same.kl, "same_first_choice": same.same_first_choice, "tolerance": TOLERANCE[dtype],
-            "kl_to_trained": drift.kl}
+        raise ExportError(
+            f"{folder}: the exported model differs from base + adapter by KL {same.kl:.2e} a token, more than "
+            f"{TOLERANCE[dtype]:.0e} for {dtype}; export with another --dtype, and report this"
+        )
+    return {
+        "kl_to_unmerged": same.kl,
+        "same_first_choice": same.same_first_choice,
+        "tolerance": TOLERANCE[dtype],
+        "kl_to_trained": drift.kl,
+    }
 
 
 def _merge(base: dict[str, Any], adapter: Path, onto: str) -> tuple[list[torch.Tensor], LoadedBase]:
@@ -88,10 +95,12 @@ def _unmerged(loaded: LoadedBase, adapter: Path) -> list[torch.Tensor]:
 
 
 def _distributions_of(shared: SharedBase) -> list[torch.Tensor]:
-    return parity.distributions(lambda ids: shared.causal(input_ids=ids, use_cache=False).logits, shared.tokenizer,
-                                shared.device)
+    return parity.distributions(
+        lambda ids: shared.causal(input_ids=ids, use_cache=False).logits, shared.tokenizer, shared.device
+    )
 
 
 def _distributions(loaded: LoadedBase) -> list[torch.Tensor]:
-    return parity.distributions(lambda ids: loaded.model(input_ids=ids, use_cache=False).logits, loaded.tokenizer,
-                                loaded.model.device)
+    return parity.distributions(
+        lambda ids: loaded.model(input_ids=ids, use_cache=False).logits, loaded.tokenizer, loaded.model.device
+    )

@@ -21,7 +21,7 @@ PROMPTS = (
     "胰岛素由哪个器官分泌？",
 )
 
-# Largest mean KL (nats) between the exported model and base + unmerged adapter: what rounding the weights once may cost.
+# Largest mean KL (nats) between the exported model and base + unmerged adapter: what one rounding may cost.
 TOLERANCE = {"bfloat16": 1e-2, "float16": 1e-3, "float32": 1e-5}
 
 
@@ -33,10 +33,14 @@ class Parity(NamedTuple):
 
 
 @torch.no_grad()
-def distributions(logits: Callable[[Tensor], Tensor], tokenizer: StudentTokenizer, device: torch.device) -> list[Tensor]:
-    """Return log-probabilities (T, V) float32 on the CPU for each fixed prompt; `logits` maps ids (1, T) to (1, T, V)."""
-    return [torch.log_softmax(logits(torch.tensor([tokenizer.query(prompt)], device=device))[0].float(), -1).cpu()
-            for prompt in PROMPTS]
+def distributions(
+    logits: Callable[[Tensor], Tensor], tokenizer: StudentTokenizer, device: torch.device
+) -> list[Tensor]:
+    """Return log-probabilities (T, V), float32 on the CPU, for each prompt; `logits` maps ids (1, T) to (1, T, V)."""
+    return [
+        torch.log_softmax(logits(torch.tensor([tokenizer.query(prompt)], device=device))[0].float(), -1).cpu()
+        for prompt in PROMPTS
+    ]
 
 
 def compare(expected: list[Tensor], found: list[Tensor]) -> Parity:

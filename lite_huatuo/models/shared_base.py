@@ -50,11 +50,28 @@ class SharedBase:
         self._check_head()
 
     @classmethod
-    def fresh(cls, loaded: LoadedBase, adapter: str, *, rank: int, alpha: int, targets: str | list[str],
-              rslora: bool = False, dora: bool = False) -> SharedBase:
+    def fresh(
+        cls,
+        loaded: LoadedBase,
+        adapter: str,
+        *,
+        rank: int,
+        alpha: int,
+        targets: str | list[str],
+        rslora: bool = False,
+        dora: bool = False,
+    ) -> SharedBase:
         """Attach one new trainable adapter that changes nothing yet (B = 0)."""
-        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, use_rslora=rslora, use_dora=dora,
-                            lora_dropout=0.0, bias="none", task_type="CAUSAL_LM")
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            target_modules=targets,
+            use_rslora=rslora,
+            use_dora=dora,
+            lora_dropout=0.0,
+            bias="none",
+            task_type="CAUSAL_LM",
+        )
         try:
             model = get_peft_model(loaded.model, config, adapter_name=adapter)
         except ValueError as error:
@@ -69,7 +86,9 @@ class SharedBase:
             if not (folder / "adapter_model.safetensors").is_file():
                 raise CheckpointError(f"{folder}: no adapter here (adapter_model.safetensors is missing)")
             if model is None:
-                model = PeftModel.from_pretrained(loaded.model, folder, adapter_name=name, is_trainable=name in trainable)
+                model = PeftModel.from_pretrained(
+                    loaded.model, folder, adapter_name=name, is_trainable=name in trainable
+                )
             else:
                 model.load_adapter(folder, adapter_name=name, is_trainable=name in trainable)
         assert model is not None, "at least one adapter"
@@ -145,7 +164,9 @@ class SharedBase:
 
     def _check_backward(self, adapter: str, gradient: Tensor) -> Tensor:
         if self.active != adapter:
-            raise RuntimeError(f"backward of {adapter} while {self.active} is active; call it inside using({adapter!r})")
+            raise RuntimeError(
+                f"backward of {adapter} while {self.active} is active; call it inside using({adapter!r})"
+            )
         return gradient
 
     @torch.no_grad()
@@ -155,8 +176,10 @@ class SharedBase:
         hidden = self.hidden(ids, torch.ones_like(ids))
         logits = self.causal(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
         if not torch.allclose(self.lm_head(hidden).float(), logits.float(), rtol=1e-2, atol=1e-2):
-            raise BackendError(f"{self.causal.config.model_type}: this architecture changes its logits after lm_head "
-                               "(scaling or soft-capping), which PPO here does not know")
+            raise BackendError(
+                f"{self.causal.config.model_type}: this architecture changes its logits after lm_head "
+                "(scaling or soft-capping), which PPO here does not know"
+            )
 
 
 def _capture(model: PeftModel, name: str) -> dict[str, torch.nn.Parameter]:
@@ -172,5 +195,8 @@ def _saved_name(key: str, adapter: str) -> str:
 def describe(shared: SharedBase) -> dict[str, Any]:
     """Return counts for logs: adapter parameters (one adapter), backend, device."""
     name = next(iter(shared.peft.peft_config))
-    return {"adapter_parameters": sum(p.numel() for p in shared.parameters(name).values()),
-            "backend": shared.backend, "device": str(shared.device)}
+    return {
+        "adapter_parameters": sum(p.numel() for p in shared.parameters(name).values()),
+        "backend": shared.backend,
+        "device": str(shared.device),
+    }

@@ -21,7 +21,9 @@ class StudentTokenizer:
     def __init__(self, tokenizer: Any, generation_stop_ids: list[int], vocabulary: int) -> None:
         """Wrap `tokenizer`; `vocabulary` is the number of rows of the embedding (a pad token must be one of them)."""
         if not tokenizer.chat_template:
-            raise BackendError(f"{tokenizer.name_or_path}: has no chat template; name a Jinja file in base.chat_template")
+            raise BackendError(
+                f"{tokenizer.name_or_path}: has no chat template; name a Jinja file in base.chat_template"
+            )
         self.hf = tokenizer
         self.stop_ids = sorted({*generation_stop_ids} or {tokenizer.eos_token_id} - {None})
         if not self.stop_ids:
@@ -34,8 +36,9 @@ class StudentTokenizer:
 
     def query(self, question: str) -> list[int]:
         """Return the token ids of a question as the student is asked it: the chat template up to the reply."""
-        text = self.hf.apply_chat_template([{"role": "user", "content": question}], tokenize=False,
-                                           add_generation_prompt=True)
+        text = self.hf.apply_chat_template(
+            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+        )
         return self.hf(text, add_special_tokens=False)["input_ids"]
 
     def reply(self, text: str) -> list[int]:
@@ -55,18 +58,30 @@ class StudentTokenizer:
 
     def _choose_pad(self, vocabulary: int) -> int:
         """Return a pad token that is not a stop token and has an embedding row."""
-        candidates = [self.hf.pad_token_id, *(self.hf.convert_tokens_to_ids(name) for name in _PAD_NAMES),
-                      self.hf.unk_token_id]
+        candidates = [
+            self.hf.pad_token_id,
+            *(self.hf.convert_tokens_to_ids(name) for name in _PAD_NAMES),
+            self.hf.unk_token_id,
+        ]
         for token in candidates:
-            if token is not None and token not in self.stop_ids and token < vocabulary \
-                    and self.hf.convert_ids_to_tokens(token) is not None:
+            if (
+                token is not None
+                and token not in self.stop_ids
+                and token < vocabulary
+                and self.hf.convert_ids_to_tokens(token) is not None
+            ):
                 return int(token)
-        raise BackendError(f"{self.hf.name_or_path}: every candidate for a pad token is a stop token; "
-                           "add one to its tokenizer_config.json")
+        raise BackendError(
+            f"{self.hf.name_or_path}: every candidate for a pad token is a stop token; "
+            "add one to its tokenizer_config.json"
+        )
 
 
 def load(folder: str, *, revision: str | None = None, chat_template: str | None = None) -> StudentTokenizer:
-    """Load a tokenizer from a folder or the Hub, without its model; `chat_template` names a Jinja file that replaces its own."""
+    """Load a tokenizer from a folder or the Hub, without its model.
+
+    `chat_template` names a Jinja file that replaces its own.
+    """
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False).get_text_config()
@@ -80,5 +95,6 @@ def load(folder: str, *, revision: str | None = None, chat_template: str | None 
         if not path.is_file():
             raise BackendError(f"base.chat_template: {chat_template}: no such file")
         tokenizer.chat_template = path.read_text(encoding="utf-8")
-    return StudentTokenizer(tokenizer, stops if isinstance(stops, list) else [] if stops is None else [stops],
-                            config.vocab_size)
+    return StudentTokenizer(
+        tokenizer, stops if isinstance(stops, list) else [] if stops is None else [stops], config.vocab_size
+    )

@@ -23,8 +23,10 @@ KEYS = ("OPENAI_API_KEY", "HF_TOKEN", "WANDB_API_KEY")
 # quantization adds a little.
 NF4_LARGEST_ERROR = 0.16
 # The limit and the use of a container's memory, cgroup v2 and v1: psutil tells those of the whole host.
-CGROUPS = (("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-           ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"))
+CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,23 @@ def inspect(folder: Path, *, online: bool = False) -> Machine:
     devices = [f"cuda:{index}" for index in range(len(cards))] or ["cpu"]
     cache = model_cache()
     return Machine(
-        python=platform.python_version(), python_ok=python_ok(sys.version_info), torch=state, gpus=cards,
-        nvidia_driver=nvidia_driver(), libraries={name: version(name) for name in LIBRARIES},
+        python=platform.python_version(),
+        python_ok=python_ok(sys.version_info),
+        torch=state,
+        gpus=cards,
+        nvidia_driver=nvidia_driver(),
+        libraries={name: version(name) for name in LIBRARIES},
         bitsandbytes=version("bitsandbytes"),
         nf4_failures={device: state.failure or nf4_failure(device) for device in devices},
-        unsloth=version("unsloth"), memory=memory(), run_disk_gib=free_disk_gib(folder), model_cache=str(cache),
-        model_disk_gib=free_disk_gib(cache), keys=keys_present(), hub_asked=online,
-        hub_failure=hub_failure() if online else None)
+        unsloth=version("unsloth"),
+        memory=memory(),
+        run_disk_gib=free_disk_gib(folder),
+        model_cache=str(cache),
+        model_disk_gib=free_disk_gib(cache),
+        keys=keys_present(),
+        hub_asked=online,
+        hub_failure=hub_failure() if online else None,
+    )
 
 
 def python_ok(version_info: Sequence[int | str]) -> bool:

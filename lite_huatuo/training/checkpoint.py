@@ -52,8 +52,10 @@ def load(folder: Path, shared: SharedBase, head: ValueHead, optimizers: Optimize
         _unpack_optimizers(optimizers, tensors, whole["optimizers"])
         _restore_rng(tensors, whole["rng"])
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: damaged checkpoint ({type(error).__name__}: {error}); "
-                              "delete this folder to resume from the one before") from None
+        raise CheckpointError(
+            f"{folder}: damaged checkpoint ({type(error).__name__}: {error}); "
+            "delete this folder to resume from the one before"
+        ) from None
     return whole["stage"]
 
 
@@ -70,7 +72,7 @@ def save_policy(folder: Path, shared: SharedBase, head: ValueHead, adapters: tup
 
 
 def latest(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint in a checkpoints folder, or None; names that were never finished are deleted."""
+    """Return the newest checkpoint in a checkpoints folder, or None; what was never finished is deleted."""
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover)
     return max(folder.glob("update-*"), default=None)

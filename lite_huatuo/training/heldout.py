@@ -19,8 +19,17 @@ from lite_huatuo.verifier.base import Verifier
 REPORT = "report.json"
 
 
-def evaluate(shared: SharedBase, adapter: str, problems: Sequence[VerifiableProblem], verifier: Verifier, path: Path, *,
-             max_reply_length: int, batch_size: int, progress: Progress) -> dict[str, Any]:
+def evaluate(
+    shared: SharedBase,
+    adapter: str,
+    problems: Sequence[VerifiableProblem],
+    verifier: Verifier,
+    path: Path,
+    *,
+    max_reply_length: int,
+    batch_size: int,
+    progress: Progress,
+) -> dict[str, Any]:
     """Answer every problem with one adapter (or the bare base), append predictions to `path`, return the summary.
 
     Batches are the same however often the work is interrupted: one that is whole in the file is not answered again.
@@ -33,8 +42,14 @@ def evaluate(shared: SharedBase, adapter: str, problems: Sequence[VerifiableProb
         group = order[start : start + batch_size]
         if not all(problem.id in done for problem in group):
             with shared.using(adapter):
-                episodes = generate(shared, group, [queries[problem.id] for problem in group], temperature=None,
-                                    max_reply_length=max_reply_length, batch_size=batch_size)
+                episodes = generate(
+                    shared,
+                    group,
+                    [queries[problem.id] for problem in group],
+                    temperature=None,
+                    max_reply_length=max_reply_length,
+                    batch_size=batch_size,
+                )
             judge(episodes, verifier)
             jsonl.append(path, [prediction(episode) for episode in episodes if episode.problem.id not in done])
         progress.advance(len(group))
@@ -79,10 +94,20 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def report(shared: SharedBase, adapter: str, name: str, problems: Sequence[VerifiableProblem], verifier: Verifier,
-           folder: Path, progress: Progress, **limits: int) -> dict[str, Any]:
+def report(
+    shared: SharedBase,
+    adapter: str,
+    name: str,
+    problems: Sequence[VerifiableProblem],
+    verifier: Verifier,
+    folder: Path,
+    progress: Progress,
+    **limits: int,
+) -> dict[str, Any]:
     """Evaluate into folder/heldout.<name>.jsonl, add the summary to folder/report.json and return it."""
-    summary = evaluate(shared, adapter, problems, verifier, folder / f"heldout.{name}.jsonl", progress=progress, **limits)
+    summary = evaluate(
+        shared, adapter, problems, verifier, folder / f"heldout.{name}.jsonl", progress=progress, **limits
+    )
     jsonl.write_text(folder / REPORT, json.dumps({**read_report(folder), name: summary}, indent=2) + "\n")
     return summary
 

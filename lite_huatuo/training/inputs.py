@@ -24,8 +24,18 @@ class Inputs:
     removed: int
 
 
-def read(*, sft: str, problems: str, heldout: str | None, heldout_share: float, sft_limit: int | None,
-         problems_limit: int | None, heldout_limit: int | None, seed: int, selection_problems: int) -> Inputs:
+def read(
+    *,
+    sft: str,
+    problems: str,
+    heldout: str | None,
+    heldout_share: float,
+    sft_limit: int | None,
+    problems_limit: int | None,
+    heldout_limit: int | None,
+    seed: int,
+    selection_problems: int,
+) -> Inputs:
     """Load and split; arguments as in a recipe's `data` section and `ppo.selection_problems`."""
     pool = sources.load_problems(problems, limit=problems_limit, seed=seed)
     random.Random(seed).shuffle(pool)
@@ -35,17 +45,19 @@ def read(*, sft: str, problems: str, heldout: str | None, heldout_share: float, 
         count = min(max(1, round(heldout_share * len(pool))), heldout_limit or len(pool))
         held, pool = pool[:count], pool[count:]
     asked = {_key(problem.question) for problem in held}
+    free = [problem for problem in pool if _key(problem.question) not in asked]
+    selection = free[:selection_problems]
+    asked |= {_key(problem.question) for problem in selection}
+    kept_pool = [problem for problem in free[selection_problems:] if _key(problem.question) not in asked]
     examples = sources.load_sft(sft, limit=sft_limit, seed=seed)
     kept_examples = [example for example in examples if _key(example.question) not in asked]
-    kept_pool = [problem for problem in pool if _key(problem.question) not in asked]
-    selection = kept_pool[:selection_problems]
-    asked |= {_key(problem.question) for problem in selection}
-    kept_pool = [problem for problem in kept_pool[selection_problems:] if _key(problem.question) not in asked]
     removed = len(examples) + len(pool) - len(kept_examples) - len(selection) - len(kept_pool)
-    if not kept_pool or not kept_examples:
-        raise RecordError(f"data.problems: {problems}: nothing is left to train on after {len(held)} held-out and "
-                          f"{len(selection)} selection problems; give more, or lower data.heldout_share and "
-                          "ppo.selection_problems")
+    for key, source, kept in (("data.sft", sft, kept_examples), ("data.problems", problems, kept_pool)):
+        if not kept:
+            raise RecordError(
+                f"{key}: {source}: nothing is left to train on beside {len(held)} held-out and {len(selection)} selection "
+                "problems; give more, or lower data.heldout_share and ppo.selection_problems"
+            )
     return Inputs(kept_examples, kept_pool, selection, held, removed)
 
 

@@ -43,25 +43,33 @@ class Batch:
         return torch.zeros(mask.shape, dtype=x.dtype, device=mask.device).masked_scatter(mask, x.to(mask.device))
 
 
-def collate(queries: Sequence[list[int]], replies: Sequence[list[int]], *, pad_id: int, width: int,
-            device: torch.device | str) -> Batch:
+def collate(
+    queries: Sequence[list[int]], replies: Sequence[list[int]], *, pad_id: int, width: int, device: torch.device | str
+) -> Batch:
     """Pack M queries and replies (token ids) for one forward pass; `width` is R."""
     total = max(len(q) + len(r) for q, r in zip(queries, replies, strict=True))
     rows = [[*q, *r] for q, r in zip(queries, replies, strict=True)]
     input_ids = torch.tensor([row + [pad_id] * (total - len(row)) for row in rows])
     attention_mask = torch.tensor([[1] * len(row) + [0] * (total - len(row)) for row in rows])
     reply_mask = torch.tensor([[True] * len(r) + [False] * (width - len(r)) for r in replies])
-    source = torch.tensor([(m, len(q) - 1 + t) for m, (q, r) in enumerate(zip(queries, replies, strict=True))
-                           for t in range(len(r))])
+    source = torch.tensor(
+        [(m, len(q) - 1 + t) for m, (q, r) in enumerate(zip(queries, replies, strict=True)) for t in range(len(r))]
+    )
     targets = torch.tensor([token for r in replies for token in r])
     return Batch(*(tensor.to(device) for tensor in (input_ids, attention_mask, reply_mask, source, targets)))
 
 
-def token_logprobs(hidden: Tensor, targets: Tensor, lm_head: Callable[[Tensor], Tensor], *, temperature: float,
-                   chunk: int = CHUNK_TOKENS) -> tuple[Tensor, Tensor]:
-    """Return (log-probability of each target, entropy), both (N,) float32, under softmax(lm_head(hidden) / temperature).
+def token_logprobs(
+    hidden: Tensor,
+    targets: Tensor,
+    lm_head: Callable[[Tensor], Tensor],
+    *,
+    temperature: float,
+    chunk: int = CHUNK_TOKENS,
+) -> tuple[Tensor, Tensor]:
+    """Return (log-probability of each target, entropy), both (N,) float32.
 
-    hidden (N, H), targets (N,). Where gradients flow, each chunk's logits are recomputed in backward.
+    The distribution is softmax(lm_head(hidden) / temperature); hidden (N, H), targets (N,). Where gradients flow, each chunk's logits are recomputed in backward.
     """
 
     def one(part: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +80,9 @@ def token_logprobs(hidden: Tensor, targets: Tensor, lm_head: Callable[[Tensor], 
 
     pieces = []
     for part, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-        pieces.append(checkpoint(one, part, wanted, use_reentrant=False) if torch.is_grad_enabled() else one(part, wanted))
+        pieces.append(
+            checkpoint(one, part, wanted, use_reentrant=False) if torch.is_grad_enabled() else one(part, wanted)
+        )
     logprobs, entropies = zip(*pieces, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
 

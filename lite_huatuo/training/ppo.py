@@ -77,21 +77,37 @@ def train(recipe: Recipe, run: RunDir, progress: Progress | None = None) -> None
         return
     start = run.stage("sft") / recipe.ppo.start_from / "actor"
     if not start.is_dir():
-        raise CheckpointError(f"{start}: no SFT adapter to start from; run `lite-huatuo train --stage sft` on this run first")
+        raise CheckpointError(
+            f"{start}: no SFT adapter to start from; run `lite-huatuo train --stage sft` on this run first"
+        )
     data = inputs.read(**recipe.input_arguments())
     verifier = choose.make(recipe.verifier.kind)
     loaded = backends.load(**recipe.base.model_dump(), device_map=recipe.device_map())
     set_seed(recipe.ppo.seed)
-    shared = SharedBase.from_adapters(loaded, {"reference": start, "actor": start, "critic": start}, ("actor", "critic"))
+    shared = SharedBase.from_adapters(
+        loaded, {"reference": start, "actor": start, "critic": start}, ("actor", "critic")
+    )
     if recipe.ppo.gradient_checkpointing:
         shared.enable_checkpointing()
-    stage = Stage(recipe.ppo, run, progress, shared, _learner(recipe.ppo, shared), verifier,
-                  _askable(data.problems, shared, recipe.data.max_query_length), data.selection,
-                  recipe.heldout_arguments(), trackers.Log(recipe.report_to, run.path / "ppo"), State())
+    stage = Stage(
+        recipe.ppo,
+        run,
+        progress,
+        shared,
+        _learner(recipe.ppo, shared),
+        verifier,
+        _askable(data.problems, shared, recipe.data.max_query_length),
+        data.selection,
+        recipe.heldout_arguments(),
+        trackers.Log(recipe.report_to, run.path / "ppo"),
+        State(),
+    )
     _resume(stage)
-    progress.note(f"stage 2 (PPO): {len(stage.problems)} problems, {len(data.problems) - len(stage.problems)} dropped as too "
-                  f"long, {len(stage.selection)} to choose the best checkpoint, {stage.updates} updates of "
-                  f"{recipe.ppo.rollout.episodes} episodes")
+    progress.note(
+        f"stage 2 (PPO): {len(stage.problems)} problems, {len(data.problems) - len(stage.problems)} dropped as too "
+        f"long, {len(stage.selection)} to choose the best checkpoint, {stage.updates} updates of "
+        f"{recipe.ppo.rollout.episodes} episodes"
+    )
     run.event("ppo started", update=stage.state.update, **describe(shared))
     progress.start("train ppo", stage.updates)
     progress.advance(stage.state.update)
@@ -111,12 +127,19 @@ def _update(stage: Stage) -> None:
     clock = [time.perf_counter()]
 
     # 1 collect
-    episodes = _collect(stage, pick(stage.problems, stage.state.update * settings.rollout.episodes,
-                                    settings.rollout.episodes, settings.seed))
+    episodes = _collect(
+        stage,
+        pick(stage.problems, stage.state.update * settings.rollout.episodes, settings.rollout.episodes, settings.seed),
+    )
     clock.append(time.perf_counter())
     rollout.judge(episodes, stage.verifier, truncated=settings.truncated)
-    data = rollout.measure(stage.shared, stage.learner.head, episodes, temperature=settings.rollout.temperature,
-                           microbatch_tokens=settings.microbatch_tokens)
+    data = rollout.measure(
+        stage.shared,
+        stage.learner.head,
+        episodes,
+        temperature=settings.rollout.temperature,
+        microbatch_tokens=settings.microbatch_tokens,
+    )
     if not data.episodes:
         reason = next((e.verdict.failure for e in episodes if e.verdict and e.verdict.failure), "unknown")
         raise RecordError(f"update {update}: the verifier failed on every episode ({reason}); mend it, then --resume")
@@ -134,8 +157,15 @@ def _update(stage: Stage) -> None:
 
     # 4 epochs of minibatches
     figures = stage.learner.learn(
-        data, used, returns, epochs=settings.epochs, minibatches=settings.minibatches, target_kl=settings.target_kl,
-        train_actor=update > settings.critic_warmup_updates, factors=_factors(stage))
+        data,
+        used,
+        returns,
+        epochs=settings.epochs,
+        minibatches=settings.minibatches,
+        target_kl=settings.target_kl,
+        train_actor=update > settings.critic_warmup_updates,
+        factors=_factors(stage),
+    )
     clock.append(time.perf_counter())
 
     # 5 log, sample, checkpoint
@@ -148,7 +178,9 @@ def _update(stage: Stage) -> None:
         stage.run.sample("ppo", [{"update": update, **heldout.prediction(e)} for e in episodes[: settings.samples]])
     if update % settings.save_every == 0 or update == stage.updates:
         _save(stage)
-    stage.progress.advance(1, **{name: row[name] for name in ("score/mean", "score/form_share", "reference/kl_per_token")})
+    stage.progress.advance(
+        1, **{name: row[name] for name in ("score/mean", "score/form_share", "reference/kl_per_token")}
+    )
 
 
 def pick(problems: Sequence[VerifiableProblem], start: int, count: int, seed: int) -> list[VerifiableProblem]:
@@ -166,16 +198,27 @@ def _collect(stage: Stage, problems: list[VerifiableProblem]) -> list[Episode]:
     settings = stage.settings.rollout
     queries = [stage.shared.tokenizer.query(problem.question) for problem in problems]
     with stage.shared.using("actor"):
-        return rollout.generate(stage.shared, problems, queries, max_reply_length=settings.max_reply_length,
-                                batch_size=settings.batch_size, temperature=settings.temperature, top_p=settings.top_p)
+        return rollout.generate(
+            stage.shared,
+            problems,
+            queries,
+            max_reply_length=settings.max_reply_length,
+            batch_size=settings.batch_size,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+        )
 
 
 def _factors(stage: Stage) -> list[float]:
     """Return the learning rate factors of this update's optimizer steps."""
     settings = stage.settings
     steps = settings.epochs * settings.minibatches
-    return [learning_rate_factor(settings.schedule, stage.state.update * steps + step, stage.updates * steps,
-                                 settings.warmup_ratio) for step in range(steps)]
+    return [
+        learning_rate_factor(
+            settings.schedule, stage.state.update * steps + step, stage.updates * steps, settings.warmup_ratio
+        )
+        for step in range(steps)
+    ]
 
 
 def _select(stage: Stage) -> dict[str, float]:
@@ -185,16 +228,24 @@ def _select(stage: Stage) -> dict[str, float]:
         return {}
     with stage.shared.using("actor"):
         queries = [stage.shared.tokenizer.query(problem.question) for problem in stage.selection]
-        episodes = rollout.generate(stage.shared, stage.selection, queries, temperature=None,
-                                    max_reply_length=stage.limits["max_reply_length"],
-                                    batch_size=stage.limits["batch_size"])
+        episodes = rollout.generate(
+            stage.shared,
+            stage.selection,
+            queries,
+            temperature=None,
+            max_reply_length=stage.limits["max_reply_length"],
+            batch_size=stage.limits["batch_size"],
+        )
     rollout.judge(episodes, stage.verifier)
     summary = heldout.summarise([heldout.prediction(episode) for episode in episodes])
     if summary["score"] >= state.best_score:
         state.best_update, state.best_score = state.update, summary["score"]
         checkpoint.save_policy(_best(stage), stage.shared, stage.learner.head, ("actor", "critic"))
-    return {"heldout/score": summary["score"], "heldout/right_share": summary["right"] / summary["problems"],
-            "heldout/form_share": summary["well_formed"] / summary["problems"]}
+    return {
+        "heldout/score": summary["score"],
+        "heldout/right_share": summary["right"] / summary["problems"],
+        "heldout/form_share": summary["well_formed"] / summary["problems"],
+    }
 
 
 def _best(stage: Stage) -> Any:
@@ -205,8 +256,13 @@ def _best(stage: Stage) -> Any:
 def _save(stage: Stage) -> None:
     """Write a checkpoint, then delete what no checkpoint needs."""
     folder = stage.run.stage("ppo") / "checkpoints"
-    checkpoint.save(folder / f"update-{stage.state.update:06d}", stage.shared, stage.learner.head,
-                    stage.learner.optimizers, asdict(stage.state))
+    checkpoint.save(
+        folder / f"update-{stage.state.update:06d}",
+        stage.shared,
+        stage.learner.head,
+        stage.learner.optimizers,
+        asdict(stage.state),
+    )
     checkpoint.prune(folder, stage.settings.keep_checkpoints)
 
 
@@ -231,13 +287,23 @@ def _learner(settings: PPO, shared: SharedBase) -> Learner:
     """Build value head and optimisers."""
     critic_rate = settings.critic_learning_rate or settings.learning_rate
     return Learner(
-        shared, ValueHead(shared.hidden_size).to(shared.device),
-        Coefficients(temperature=settings.rollout.temperature, clip_range=settings.clip_range,
-                     value_clip_range=settings.value_clip_range, value_coef=settings.value_coef,
-                     entropy_coef=settings.entropy_coef, max_grad_norm=settings.max_grad_norm,
-                     microbatch_tokens=settings.microbatch_tokens),
-        optimizer=settings.optimizer, learning_rate=settings.learning_rate, critic_learning_rate=critic_rate,
-        value_head_learning_rate=settings.value_head_learning_rate or critic_rate, weight_decay=settings.weight_decay)
+        shared,
+        ValueHead(shared.hidden_size).to(shared.device),
+        Coefficients(
+            temperature=settings.rollout.temperature,
+            clip_range=settings.clip_range,
+            value_clip_range=settings.value_clip_range,
+            value_coef=settings.value_coef,
+            entropy_coef=settings.entropy_coef,
+            max_grad_norm=settings.max_grad_norm,
+            microbatch_tokens=settings.microbatch_tokens,
+        ),
+        optimizer=settings.optimizer,
+        learning_rate=settings.learning_rate,
+        critic_learning_rate=critic_rate,
+        value_head_learning_rate=settings.value_head_learning_rate or critic_rate,
+        weight_decay=settings.weight_decay,
+    )
 
 
 def _askable(problems: list[VerifiableProblem], shared: SharedBase, limit: int) -> list[VerifiableProblem]:

@@ -92,9 +92,10 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, gae_lamb
     return advantages
 
 
-def policy_loss(logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, *, clip_range: float,
-                tokens: int) -> PolicyLoss:
-    """Return PPO's clipped surrogate, -min(ratio * A, clip(ratio, 1 ± clip_range) * A), summed and divided by `tokens`."""
+def policy_loss(
+    logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, *, clip_range: float, tokens: int
+) -> PolicyLoss:
+    """Return PPO's clipped surrogate, -min(ratio * A, clip(ratio, 1 ± clip_range) * A), summed, over `tokens`."""
     _check(logprobs, mask)
     ratio = torch.exp((logprobs - old).masked_fill(~mask, 0.0))
     plain = -advantages * ratio
@@ -105,8 +106,9 @@ def policy_loss(logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor,
     return PolicyLoss(masked_sum(torch.maximum(plain, bounded), mask) / tokens, clipped, kl)
 
 
-def value_loss(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, *, value_clip_range: float,
-               tokens: int) -> ValueLoss:
+def value_loss(
+    values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, *, value_clip_range: float, tokens: int
+) -> ValueLoss:
     """Return half the clipped squared error, 0.5 * max((V - G)^2, (clip(V, old ± range) - G)^2), over `tokens`."""
     _check(values, mask)
     values, old, returns = (x.masked_fill(~mask, 0.0) for x in (values, old, returns))  # 0 * NaN is NaN in the gradient
@@ -123,7 +125,7 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """Return 1 - Var(G - V) / Var(G) over real tokens, (): 1 perfect, 0 no better than a constant; NaN if Var(G) is 0."""
+    """Return 1 - Var(G - V) / Var(G) over real tokens, (): 1 perfect, 0 like a constant; NaN if Var(G) is 0."""
     _check(values, mask)
     error = returns - values
     residual = masked_mean((error - masked_mean(error, mask)) ** 2, mask)

@@ -32,7 +32,7 @@ class Coefficients:
 
 
 def learning_rate_factor(schedule: str, step: int, total: int, warmup_ratio: float) -> float:
-    """Return the factor on the learning rate of optimizer step `step` (0-based) of `total`: warm-up, then the schedule."""
+    """Return the factor on the learning rate of step `step` (0-based) of `total`: warm-up, then the schedule."""
     warmup = math.ceil(warmup_ratio * total)
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -43,15 +43,29 @@ def learning_rate_factor(schedule: str, step: int, total: int, warmup_ratio: flo
 class Learner:
     """Actor and critic on the shared base, with their optimisers."""
 
-    def __init__(self, shared: SharedBase, head: ValueHead, coefficients: Coefficients, *, optimizer: str,
-                 learning_rate: float, critic_learning_rate: float, value_head_learning_rate: float,
-                 weight_decay: float) -> None:
+    def __init__(
+        self,
+        shared: SharedBase,
+        head: ValueHead,
+        coefficients: Coefficients,
+        *,
+        optimizer: str,
+        learning_rate: float,
+        critic_learning_rate: float,
+        value_head_learning_rate: float,
+        weight_decay: float,
+    ) -> None:
         self.shared, self.head, self.coefficients = shared, head, coefficients
         actor = [{"params": list(shared.parameters("actor").values()), "lr": learning_rate}]
-        critic = [{"params": list(shared.parameters("critic").values()), "lr": critic_learning_rate},
-                  {"params": list(head.parameters()), "lr": value_head_learning_rate}]
+        critic = [
+            {"params": list(shared.parameters("critic").values()), "lr": critic_learning_rate},
+            {"params": list(head.parameters()), "lr": value_head_learning_rate},
+        ]
         make = _optimizer(optimizer)
-        self.optimizers = {"actor": make(actor, weight_decay=weight_decay), "critic": make(critic, weight_decay=weight_decay)}
+        self.optimizers = {
+            "actor": make(actor, weight_decay=weight_decay),
+            "critic": make(critic, weight_decay=weight_decay),
+        }
         self._peak = {name: [group["lr"] for group in opt.param_groups] for name, opt in self.optimizers.items()}
 
     def set_learning_rate(self, factor: float) -> None:
@@ -60,9 +74,19 @@ class Learner:
             for group, peak in zip(optimizer.param_groups, self._peak[name], strict=True):
                 group["lr"] = peak * factor
 
-    def learn(self, rollout: Rollout, advantages: Tensor, returns: Tensor, *, epochs: int, minibatches: int,
-              target_kl: float | None, train_actor: bool, factors: Sequence[float]) -> dict[str, float]:
-        """Take epochs * minibatches optimizer steps (fewer if `target_kl` stops them); return the means of their figures.
+    def learn(
+        self,
+        rollout: Rollout,
+        advantages: Tensor,
+        returns: Tensor,
+        *,
+        epochs: int,
+        minibatches: int,
+        target_kl: float | None,
+        train_actor: bool,
+        factors: Sequence[float],
+    ) -> dict[str, float]:
+        """Take epochs * minibatches optimizer steps, fewer if `target_kl` stops them; return mean figures.
 
         advantages and returns are (B, R). `factors` holds each step's learning rate factor.
         """
@@ -84,8 +108,9 @@ class Learner:
         learning_rate = self.optimizers["actor"].param_groups[0]["lr"] if train_actor else 0.0
         return {**means, "policy/approx_kl": kl, "policy/epochs": done, "policy/learning_rate": learning_rate}
 
-    def step(self, rollout: Rollout, advantages: Tensor, returns: Tensor, members: list[int], *,
-             train_actor: bool) -> dict[str, float]:
+    def step(
+        self, rollout: Rollout, advantages: Tensor, returns: Tensor, members: list[int], *, train_actor: bool
+    ) -> dict[str, float]:
         """One optimizer step of the critic and (unless the actor is frozen) of the actor on some episodes."""
         figures = self._backward(rollout, advantages, returns, members, train_actor=train_actor)
         for name in ("actor", "critic") if train_actor else ("critic",):
@@ -96,9 +121,10 @@ class Learner:
             self.optimizers[name].zero_grad(set_to_none=True)
         return figures
 
-    def _backward(self, rollout: Rollout, advantages: Tensor, returns: Tensor, members: list[int], *,
-                  train_actor: bool) -> dict[str, float]:
-        """Accumulate the minibatch's gradients, microbatch by microbatch; each backward inside its adapter's context."""
+    def _backward(
+        self, rollout: Rollout, advantages: Tensor, returns: Tensor, members: list[int], *, train_actor: bool
+    ) -> dict[str, float]:
+        """Accumulate the minibatch's gradients by microbatches; each backward inside its adapter's context."""
         c, shared = self.coefficients, self.shared
         mask_all = rollout.reply_mask[members]
         tokens = int(mask_all.sum())
@@ -107,8 +133,9 @@ class Learner:
             rows = [members[j] for j in group]
             batch = pack(shared, [rollout.episodes[i] for i in rows], rollout.reply_mask.shape[1])
             mask = batch.reply_mask
-            old, adv, values_old, target = (x[rows].to(shared.device)
-                                            for x in (rollout.logprobs, advantages, rollout.values, returns))
+            old, adv, values_old, target = (
+                x[rows].to(shared.device) for x in (rollout.logprobs, advantages, rollout.values, returns)
+            )
             if train_actor:
                 with shared.using("actor", learn=True):
                     logprobs, spread = reply_logprobs(shared, batch, temperature=c.temperature)
@@ -120,8 +147,9 @@ class Learner:
                 figures["policy/approx_kl"] += policy.kl.item() / tokens
             with shared.using("critic", learn=True):
                 values = reply_values(shared, self.head, batch)
-                value = ppo_math.value_loss(values, values_old, target, mask, value_clip_range=c.value_clip_range,
-                                            tokens=tokens)
+                value = ppo_math.value_loss(
+                    values, values_old, target, mask, value_clip_range=c.value_clip_range, tokens=tokens
+                )
                 (c.value_coef * value.loss).backward()
             figures["value/loss"] += value.loss.item()
             figures["value/clip_share"] += value.clipped.item() / tokens

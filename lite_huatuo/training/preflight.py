@@ -1,4 +1,4 @@
-"""What can be checked before a run folder is made: data, verifier, base, trackers. Nothing is written, no model loaded."""
+"""What can be checked before a run folder is made: data, verifier, base, trackers. No model is loaded."""
 
 from __future__ import annotations
 

@@ -52,9 +52,17 @@ class Rollout:
 
 
 @torch.no_grad()
-def generate(shared: SharedBase, problems: Sequence[VerifiableProblem], queries: Sequence[list[int]], *,
-             max_reply_length: int, batch_size: int, temperature: float | None, top_p: float = 1.0,
-             on_batch: Callable[[int], None] | None = None) -> list[Episode]:
+def generate(
+    shared: SharedBase,
+    problems: Sequence[VerifiableProblem],
+    queries: Sequence[list[int]],
+    *,
+    max_reply_length: int,
+    batch_size: int,
+    temperature: float | None,
+    top_p: float = 1.0,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[Episode]:
     """Write one reply per problem with the adapter active in the caller's `using`; temperature None is greedy.
 
     `queries` are token ids. A reply ends with its first stop token (kept) or at `max_reply_length` tokens. Queries of
@@ -63,10 +71,18 @@ def generate(shared: SharedBase, problems: Sequence[VerifiableProblem], queries:
     from transformers import GenerationConfig
 
     tokenizer = shared.tokenizer
-    sampling: dict[str, Any] = {"do_sample": False} if temperature is None else {
-        "do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-    config = GenerationConfig(max_new_tokens=max_reply_length, eos_token_id=tokenizer.stop_ids,
-                              pad_token_id=tokenizer.pad_id, use_cache=True, **sampling)
+    sampling: dict[str, Any] = (
+        {"do_sample": False}
+        if temperature is None
+        else {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    )
+    config = GenerationConfig(
+        max_new_tokens=max_reply_length,
+        eos_token_id=tokenizer.stop_ids,
+        pad_token_id=tokenizer.pad_id,
+        use_cache=True,
+        **sampling,
+    )
     order = sorted(range(len(problems)), key=lambda i: (len(queries[i]), i))
     episodes: list[Episode | None] = [None] * len(problems)
     for start in range(0, len(order), batch_size):
@@ -75,8 +91,9 @@ def generate(shared: SharedBase, problems: Sequence[VerifiableProblem], queries:
         padding = [width - len(queries[i]) for i in group]
         ids = torch.tensor([[tokenizer.pad_id] * pad + queries[i] for i, pad in zip(group, padding, strict=True)])
         mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in padding])
-        output = shared.causal.generate(input_ids=ids.to(shared.device), attention_mask=mask.to(shared.device),
-                                        generation_config=config)
+        output = shared.causal.generate(
+            input_ids=ids.to(shared.device), attention_mask=mask.to(shared.device), generation_config=config
+        )
         for i, tokens in zip(group, output[:, width:].tolist(), strict=True):
             reply, stopped = _until_stop(tokens, tokenizer.stop_ids)
             episodes[i] = Episode(problems[i], queries[i], reply, stopped, tokenizer.decode(reply))
@@ -106,8 +123,9 @@ def judge(episodes: Sequence[Episode], verifier: Verifier, *, truncated: str = "
 
 
 @torch.no_grad()
-def measure(shared: SharedBase, head: ValueHead, episodes: Sequence[Episode], *, temperature: float,
-            microbatch_tokens: int) -> Rollout:
+def measure(
+    shared: SharedBase, head: ValueHead, episodes: Sequence[Episode], *, temperature: float, microbatch_tokens: int
+) -> Rollout:
     """Return the rollout's tensors: log-probabilities under actor and reference, values, entropy.
 
     Episodes whose verifier failed are set aside in `dropped`.
@@ -126,14 +144,24 @@ def measure(shared: SharedBase, head: ValueHead, episodes: Sequence[Episode], *,
         with shared.using("critic"):
             tensors["values"][group] = reply_values(shared, head, batch).cpu()
     mask = torch.tensor([[t < len(episode.reply) for t in range(width)] for episode in kept]).reshape(-1, width)
-    return Rollout(kept, torch.tensor([episode.score for episode in kept], dtype=torch.float32), mask, **tensors,
-                   dropped=[episode for episode in episodes if episode.score is None])
+    return Rollout(
+        kept,
+        torch.tensor([episode.score for episode in kept], dtype=torch.float32),
+        mask,
+        **tensors,
+        dropped=[episode for episode in episodes if episode.score is None],
+    )
 
 
 def pack(shared: SharedBase, episodes: Sequence[Episode], width: int) -> Batch:
     """Return the microbatch of some episodes on the network's device."""
-    return collate([episode.query for episode in episodes], [episode.reply for episode in episodes],
-                   pad_id=shared.tokenizer.pad_id, width=width, device=shared.device)
+    return collate(
+        [episode.query for episode in episodes],
+        [episode.reply for episode in episodes],
+        pad_id=shared.tokenizer.pad_id,
+        width=width,
+        device=shared.device,
+    )
 
 
 def reply_logprobs(shared: SharedBase, batch: Batch, *, temperature: float) -> tuple[Tensor, Tensor]:

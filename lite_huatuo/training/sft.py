@@ -21,9 +21,15 @@ from lite_huatuo.verifier import choose
 
 WHOLE = "whole"  # marker written into a checkpoint after everything else
 # What the trainer calls its figures, and what we call them.
-FIGURES = {"loss": "sft/loss", "eval_loss": "sft/eval_loss", "mean_token_accuracy": "sft/token_accuracy",
-           "entropy": "sft/entropy", "grad_norm": "sft/gradient_norm", "learning_rate": "sft/learning_rate",
-           "epoch": "sft/epoch"}
+FIGURES = {
+    "loss": "sft/loss",
+    "eval_loss": "sft/eval_loss",
+    "mean_token_accuracy": "sft/token_accuracy",
+    "entropy": "sft/entropy",
+    "grad_norm": "sft/gradient_norm",
+    "learning_rate": "sft/learning_rate",
+    "epoch": "sft/epoch",
+}
 
 
 def train(recipe: Recipe, run: RunDir, progress: Progress | None = None) -> None:
@@ -41,18 +47,30 @@ def train(recipe: Recipe, run: RunDir, progress: Progress | None = None) -> None
     data = inputs.read(**recipe.input_arguments())
     verifier = choose.make(recipe.verifier.kind)
     loaded = backends.load(**recipe.base.model_dump(), device_map=recipe.device_map())
-    rows = sft_data.tokenise(data.sft, loaded.tokenizer, max_length=recipe.base.max_length,
-                             max_query_length=recipe.data.max_query_length, too_long=recipe.data.too_long,
-                             eval_share=recipe.data.sft_eval_share, seed=recipe.data.seed)
+    rows = sft_data.tokenise(
+        data.sft,
+        loaded.tokenizer,
+        max_length=recipe.base.max_length,
+        max_query_length=recipe.data.max_query_length,
+        too_long=recipe.data.too_long,
+        eval_share=recipe.data.sft_eval_share,
+        seed=recipe.data.seed,
+    )
     set_seed(recipe.sft.seed)
     shared = SharedBase.fresh(loaded, "actor", **recipe.adapter.model_dump())
-    note = (f"stage 1 (SFT): {len(rows.train)} examples, {len(rows.evaluation)} for the evaluation loss, {rows.cut} cut, "
-            f"{rows.dropped} dropped as too long, {data.removed} removed as held out")
+    note = (
+        f"stage 1 (SFT): {len(rows.train)} examples, {len(rows.evaluation)} for the evaluation loss, {rows.cut} cut, "
+        f"{rows.dropped} dropped as too long, {data.removed} removed as held out"
+    )
     progress.note(note)
     run.event("sft started", cut=rows.cut, dropped=rows.dropped, removed=data.removed, **describe(shared))
-    heldout.report(shared, BASE, "base", data.heldout, verifier, run.path / "eval", progress, **recipe.heldout_arguments())
+    heldout.report(
+        shared, BASE, "base", data.heldout, verifier, run.path / "eval", progress, **recipe.heldout_arguments()
+    )
     _fit(recipe, run, shared, rows, progress)
-    heldout.report(shared, "actor", "sft", data.heldout, verifier, run.path / "eval", progress, **recipe.heldout_arguments())
+    heldout.report(
+        shared, "actor", "sft", data.heldout, verifier, run.path / "eval", progress, **recipe.heldout_arguments()
+    )
     _finish(run, shared)
     run.event("sft finished")
     del shared, loaded
@@ -91,7 +109,7 @@ def _fit(recipe: Recipe, run: RunDir, shared: SharedBase, rows: sft_data.SFTRows
     )
     trainer.remove_callback(PrinterCallback)
     for parameter in shared.parameters("actor").values():
-        # SFTTrainer turns the adapters of a 4-bit base into bfloat16: too coarse for Adam's small steps, and slow on CPU.
+        # SFTTrainer turns the adapters of a 4-bit base into bfloat16: too coarse for Adam, and slow on CPU.
         parameter.data = parameter.data.to(torch.float32)
     with shared.using("actor", learn=True):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -110,8 +128,11 @@ def trainer_arguments(recipe: Recipe, run: RunDir, *, evaluate: bool) -> Any:
 
     sft, cuda = recipe.sft, torch.cuda.is_available()
     dtype = backends.torch_dtype(recipe.base.compute_dtype)
-    packing = sft.packing == "on" or (sft.packing == "auto" and recipe.base.attention.startswith("flash")
-                                      and importlib.util.find_spec("flash_attn") is not None)
+    packing = sft.packing == "on" or (
+        sft.packing == "auto"
+        and recipe.base.attention.startswith("flash")
+        and importlib.util.find_spec("flash_attn") is not None
+    )
     return SFTConfig(
         output_dir=str(run.stage("sft") / "checkpoints"),
         num_train_epochs=sft.epochs,
@@ -168,7 +189,9 @@ def _recorder(recipe: Recipe, run: RunDir, shared: SharedBase, progress: Progres
             figures = {ours: logs[theirs] for theirs, ours in FIGURES.items() if logs and theirs in logs}
             if "sft/loss" in figures or "sft/eval_loss" in figures:
                 run.log("sft", metrics.check({"step": state.global_step, **figures}))
-                progress.advance(0, **{name: figures[name] for name in ("sft/loss", "sft/eval_loss") if name in figures})
+                progress.advance(
+                    0, **{name: figures[name] for name in ("sft/loss", "sft/eval_loss") if name in figures}
+                )
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()

@@ -26,8 +26,16 @@ class SFTRows:
     dropped: int
 
 
-def tokenise(examples: Sequence[SFTExample], tokenizer: StudentTokenizer, *, max_length: int, max_query_length: int,
-             too_long: str, eval_share: float, seed: int) -> SFTRows:
+def tokenise(
+    examples: Sequence[SFTExample],
+    tokenizer: StudentTokenizer,
+    *,
+    max_length: int,
+    max_query_length: int,
+    too_long: str,
+    eval_share: float,
+    seed: int,
+) -> SFTRows:
     """Tokenise examples and keep `eval_share` of them (at least one where the share is not 0) for the evaluation loss.
 
     completion_mask is 1 on reply tokens, the stop token included. An example longer than `max_length` tokens is
@@ -39,15 +47,19 @@ def tokenise(examples: Sequence[SFTExample], tokenizer: StudentTokenizer, *, max
         reply = tokenizer.reply(render(example.complex_cot, example.response))
         if len(query) <= max_query_length and len(query) + len(reply) > max_length and too_long == "cut":
             shorter = _cut(example, tokenizer, max_length - len(query))
-            reply, cut = (tokenizer.reply(render(shorter.complex_cot, shorter.response)), cut + 1) if shorter else (reply, cut)
+            reply, cut = (
+                (tokenizer.reply(render(shorter.complex_cot, shorter.response)), cut + 1) if shorter else (reply, cut)
+            )
         if len(query) > max_query_length or len(query) + len(reply) > max_length:
             dropped += 1
             continue
         rows.append({"input_ids": query + reply, "completion_mask": [0] * len(query) + [1] * len(reply)})
     held = max(1, round(eval_share * len(rows))) if eval_share > 0 else 0
     if len(rows) <= held:
-        raise RecordError(f"data.sft: {len(rows)} of {len(examples)} examples fit base.max_length {max_length} and "
-                          f"data.max_query_length {max_query_length}; raise the limits or set data.too_long to cut")
+        raise RecordError(
+            f"data.sft: {len(rows)} of {len(examples)} examples fit base.max_length {max_length} and "
+            f"data.max_query_length {max_query_length}; raise the limits or set data.too_long to cut"
+        )
     random.Random(seed).shuffle(rows)
     return SFTRows(rows[held:], rows[:held], cut, dropped)
 

@@ -97,15 +97,14 @@ OR_AFTER = re.compile(rf"{_WORD}?(?:, )?or (?!"
 OR_BEFORE = re.compile(rf"(?:\bor {_WORD}{{0,2}}|\beither {_WORD}?|(?:、|或|还是)[^,:、是为持示断虑合]{{0,4}})$")
 
 # Words between two names of one thing: "[thiamine], also known as [vitamin B1]", "[宫外孕]，又称[异位妊娠]".
-ALIAS_WORDS = frozenset("or also known as called termed aka 或 又 也 称 即 叫".split())
+ALIAS_WORDS = frozenset(["or", "also", "known", "as", "called", "termed", "aka", "或", "又", "也", "称", "即", "叫"])
 
 # Words that no bare name holds; without them "acute gout" is one of a row of names, and "gout causes pain" is none.
-NOT_IN_A_NAME = frozenset("""is are was were be been has have had can may will doe did which that who because from in by
-    with for to cause treat show suggest and or 是 为 的 可 应 , : 、""".split())
+NOT_IN_A_NAME = frozenset(["is", "are", "was", "were", "be", "been", "has", "have", "had", "can", "may", "will", "doe", "did", "which", "that", "who", "because", "from", "in", "by", "with", "for", "to", "cause", "treat", "show", "suggest", "and", "or", "是", "为", "的", "可", "应", ",", ":", "、"])
 ROW_JOINTS = frozenset(["and", "or"])
 
 # Words before a name that stands alone: "It is [gout]", "maybe [gout]".
-LEADS = frozenset("it this or perhaps maybe possibly could may might would be is also then and".split())
+LEADS = frozenset(["it", "this", "or", "perhaps", "maybe", "possibly", "could", "may", "might", "would", "be", "is", "also", "then", "and"])
 
 # --- Committed --------------------------------------------------------------------------------------------------------
 

@@ -17,13 +17,30 @@ from lite_huatuo.planning import hardware
 
 SECRET = "sk-never-to-be-shown"
 HEALTHY = hardware.Machine(
-    python="3.11.7", python_ok=True, torch=hardware.Torch("2.13.0", "12.8", True, None), gpus=(), nvidia_driver=False,
-    libraries=dict.fromkeys(hardware.LIBRARIES, "1.0"), bitsandbytes="0.50.2", nf4_failures={"cuda:0": None},
-    unsloth=None, memory=hardware.Memory(32.0, 30.0), run_disk_gib=900.0, model_cache="/cache", model_disk_gib=900.0,
-    keys=dict.fromkeys(hardware.KEYS, False), hub_asked=False, hub_failure=None)
-CARDS = {"small": hardware.Gpu("Small", 7.8, 7.6, True), "consumer": hardware.Gpu("Consumer", 23.6, 23.3, True),
-         "large": hardware.Gpu("Large", 79.2, 78.8, True), "old": hardware.Gpu("Old", 23.6, 23.3, False),
-         "busy": hardware.Gpu("Busy", 23.6, 3.0, True)}
+    python="3.11.7",
+    python_ok=True,
+    torch=hardware.Torch("2.13.0", "12.8", True, None),
+    gpus=(),
+    nvidia_driver=False,
+    libraries=dict.fromkeys(hardware.LIBRARIES, "1.0"),
+    bitsandbytes="0.50.2",
+    nf4_failures={"cuda:0": None},
+    unsloth=None,
+    memory=hardware.Memory(32.0, 30.0),
+    run_disk_gib=900.0,
+    model_cache="/cache",
+    model_disk_gib=900.0,
+    keys=dict.fromkeys(hardware.KEYS, False),
+    hub_asked=False,
+    hub_failure=None,
+)
+CARDS = {
+    "small": hardware.Gpu("Small", 7.8, 7.6, True),
+    "consumer": hardware.Gpu("Consumer", 23.6, 23.3, True),
+    "large": hardware.Gpu("Large", 79.2, 78.8, True),
+    "old": hardware.Gpu("Old", 23.6, 23.3, False),
+    "busy": hardware.Gpu("Busy", 23.6, 3.0, True),
+}
 
 
 @pytest.fixture
@@ -74,9 +91,19 @@ def test_doctor_prints_tables_and_what_to_do_next(run, monkeypatch):
     monkeypatch.setattr(hardware, "memory", lambda: hardware.Memory(16.0, 12.0))
     code, out, _ = run("doctor")
     assert code == 0
-    for word in ("python", "torch", "bitsandbytes", "NF4 works", "HF_TOKEN", "what to do", "12.0 GiB available of 16.0",
-                 "estimate, not measured on a GPU", "This machine can train:", "lite-huatuo train --recipe demo",
-                 *recipe.names()):
+    for word in (
+        "python",
+        "torch",
+        "bitsandbytes",
+        "NF4 works",
+        "HF_TOKEN",
+        "what to do",
+        "12.0 GiB available of 16.0",
+        "estimate, not measured on a GPU",
+        "This machine can train:",
+        "lite-huatuo train --recipe demo",
+        *recipe.names(),
+    ):
         assert word in out
 
 
@@ -127,8 +154,10 @@ def test_doctor_fails_where_bitsandbytes_cannot_be_used(run, monkeypatch):
 
 
 def test_doctor_fails_where_torch_cannot_be_imported():
-    told = "import sys; sys.modules['torch'] = None; sys.argv = ['lite-huatuo', 'doctor']\n" \
-           "from lite_huatuo.cli.main import main; main()"
+    told = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['lite-huatuo', 'doctor']\n"
+        "from lite_huatuo.cli.main import main; main()"
+    )
     ended = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1, ended.stderr
     assert "torch            FAIL" in ended.stdout
@@ -151,14 +180,17 @@ def test_too_little_memory_is_told_without_failing(run, on):
     assert "No shipped recipe fits" in out
 
 
-@pytest.mark.parametrize(("cards", "expected"), [
-    (["small"], {"demo"}),
-    (["consumer"], {"demo", "qwen7b", "qwen7b-zh", "llama8b"}),
-    (["consumer"] * 2, {"demo", "qwen7b", "qwen7b-zh", "llama8b"}),
-    (["small"] * 3, {"demo"}),  # a 7B student does not spread
-    (["consumer"] * 4, set(doctor.NEEDS)),
-    (["large"], set(doctor.NEEDS)),
-])
+@pytest.mark.parametrize(
+    ("cards", "expected"),
+    [
+        (["small"], {"demo"}),
+        (["consumer"], {"demo", "qwen7b", "qwen7b-zh", "llama8b"}),
+        (["consumer"] * 2, {"demo", "qwen7b", "qwen7b-zh", "llama8b"}),
+        (["small"] * 3, {"demo"}),  # a 7B student does not spread
+        (["consumer"] * 4, set(doctor.NEEDS)),
+        (["large"], set(doctor.NEEDS)),
+    ],
+)
 def test_what_fits_on_which_gpus(run, on, cards, expected):
     on(*cards)
     assert fits(run) == expected
@@ -188,11 +220,15 @@ def test_a_driver_with_a_torch_for_cpus_is_told(run, on):
     assert "install a CUDA build" in " ".join(out.split())
 
 
-@pytest.mark.parametrize("changes", [
-    {"python": "3.9.1", "python_ok": False},
-    {"bitsandbytes": None},
-    {"libraries": {**HEALTHY.libraries, "peft": None}},
-], ids=["python too old", "no bitsandbytes", "no peft"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"python": "3.9.1", "python_ok": False},
+        {"bitsandbytes": None},
+        {"libraries": {**HEALTHY.libraries, "peft": None}},
+    ],
+    ids=["python too old", "no bitsandbytes", "no peft"],
+)
 def test_what_stops_all_training_fails_and_says_what_to_do(run, on, changes):
     on("large", **changes)
     code, out, _ = run("doctor", "--json")
@@ -314,9 +350,11 @@ def test_copy_refuses_an_existing_file_unless_forced(run, tmp_path):
 @pytest.mark.parametrize("force", [[], ["--force"]])
 def test_copy_to_a_place_that_cannot_be_written_says_why(run, tmp_path, force):
     (tmp_path / "file").write_text("", encoding="utf-8")
-    for to, why in ((tmp_path / "no" / "mine.yaml", f"there is no folder {tmp_path / 'no'}"),
-                    (tmp_path / "file" / "mine.yaml", f"there is no folder {tmp_path / 'file'}"),
-                    (tmp_path / ("x" * 300), "cannot be written")):
+    for to, why in (
+        (tmp_path / "no" / "mine.yaml", f"there is no folder {tmp_path / 'no'}"),
+        (tmp_path / "file" / "mine.yaml", f"there is no folder {tmp_path / 'file'}"),
+        (tmp_path / ("x" * 300), "cannot be written"),
+    ):
         code, out, err = run("recipes", "copy", "demo", to, *force)
         assert (code, out) == (1, "")
         assert why in err
@@ -325,23 +363,28 @@ def test_copy_to_a_place_that_cannot_be_written_says_why(run, tmp_path, force):
 
 
 def test_recipes_need_no_torch(tmp_path):
-    told = "import sys; sys.argv = ['lite-huatuo', 'recipes', 'show', 'demo', '--resolved']\n" \
-           "from lite_huatuo.cli.main import main\n" \
-           "try: main()\n" \
-           "finally: assert 'torch' not in sys.modules"
+    told = (
+        "import sys; sys.argv = ['lite-huatuo', 'recipes', 'show', 'demo', '--resolved']\n"
+        "from lite_huatuo.cli.main import main\n"
+        "try: main()\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
     ended = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize("command", [["doctor"], ["recipes"], ["recipes", "list"], ["recipes", "show"],
-                                     ["recipes", "check"], ["recipes", "copy"]])
+@pytest.mark.parametrize(
+    "command",
+    [["doctor"], ["recipes"], ["recipes", "list"], ["recipes", "show"], ["recipes", "check"], ["recipes", "copy"]],
+)
 def test_help_has_a_summary_and_an_example(command):
     shown = CliRunner().invoke(cli, [*command, "--help"]).output
     assert f"  lite-huatuo {' '.join(command)}" in shown
 
 
-@pytest.mark.parametrize("arguments", [["recipes", "list", "extra"], ["recipes", "copy", "demo"], ["recipes", "draw"],
-                                       ["doctor", "--fast"]])
+@pytest.mark.parametrize(
+    "arguments", [["recipes", "list", "extra"], ["recipes", "copy", "demo"], ["recipes", "draw"], ["doctor", "--fast"]]
+)
 def test_wrong_usage_exits_2(run, arguments):
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")

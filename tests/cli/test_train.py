@@ -70,8 +70,13 @@ def test_resume_with_another_recipe_is_refused_with_the_difference(run, recipe_f
 def test_dry_run_tells_steps_and_tokens_and_writes_nothing(run, recipe_file: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     code, out, _ = run("train", "--recipe", recipe_file, "--run", tmp_path / "r", "--dry-run")
     assert code == 0
-    for words in ("kl_coef: 0.03", "12 optimizer steps of 16 examples", "6 updates of 8 episodes: 24 optimizer steps",
-                  "at most 1,152 reply tokens", "device       CPU"):
+    for words in (
+        "kl_coef: 0.03",
+        "12 optimizer steps of 16 examples",
+        "6 updates of 8 episodes: 24 optimizer steps",
+        "at most 1,152 reply tokens",
+        "device       CPU",
+    ):
         assert words in out, words
     assert not (tmp_path / "r").exists()
 
@@ -113,8 +118,15 @@ DATA = {
 def test_bad_problems_are_told_with_their_line(run, recipe_file: Path, tmp_path: Path, name: str) -> None:  # type: ignore[no-untyped-def]
     text, message = DATA[name]
     (tmp_path / "problems.jsonl").write_text(text)
-    code, _, err = run("train", "--recipe", recipe_file, "--run", tmp_path / "r", "--set",
-                       f"data.problems={tmp_path / 'problems.jsonl'}")
+    code, _, err = run(
+        "train",
+        "--recipe",
+        recipe_file,
+        "--run",
+        tmp_path / "r",
+        "--set",
+        f"data.problems={tmp_path / 'problems.jsonl'}",
+    )
     assert code == 1
     assert "problems.jsonl" in err
     assert message in err
@@ -130,13 +142,26 @@ def test_a_model_without_a_chat_template_is_told(run, recipe_file: Path, toy: di
     settings = json.loads((tmp_path / "model" / "tokenizer_config.json").read_text())
     settings.pop("chat_template", None)
     (tmp_path / "model" / "tokenizer_config.json").write_text(json.dumps(settings))
-    code, _, err = run("train", "--recipe", recipe_file, "--run", tmp_path / "r", "--set", f"base.model={tmp_path / 'model'}")
+    code, _, err = run(
+        "train", "--recipe", recipe_file, "--run", tmp_path / "r", "--set", f"base.model={tmp_path / 'model'}"
+    )
     assert code == 1
     assert "has no chat template; name a Jinja file in base.chat_template" in err
     template = tmp_path / "own.jinja"
     template.write_text("{% for m in messages %}<|user|>{{ m['content'] }}<|end|>{% endfor %}<|assistant|>")
-    code, _, err = run("train", "--recipe", recipe_file, "--run", tmp_path / "r2", "--stage", "sft",
-                       "--set", f"base.model={tmp_path / 'model'}", "--set", f"base.chat_template={template}")
+    code, _, err = run(
+        "train",
+        "--recipe",
+        recipe_file,
+        "--run",
+        tmp_path / "r2",
+        "--stage",
+        "sft",
+        "--set",
+        f"base.model={tmp_path / 'model'}",
+        "--set",
+        f"base.chat_template={template}",
+    )
     assert code == 0, err
 
 
@@ -170,16 +195,22 @@ def test_export_of_a_run_that_has_nothing_yet(run, short_recipe: Recipe, tmp_pat
 
 
 def test_help_is_quick_and_needs_no_torch() -> None:
-    code = "import sys, lite_huatuo.cli.main as m; sys.argv=['lite-huatuo','--help']\ntry: m.main()\nexcept SystemExit: pass\n" \
-           "print('torch' in sys.modules, 'transformers' in sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                          env={**os.environ, "COLUMNS": "100"})
+    code = (
+        "import sys, lite_huatuo.cli.main as m; sys.argv=['lite-huatuo','--help']\n"
+        "try: m.main()\nexcept SystemExit: pass\n"
+        "print('torch' in sys.modules, 'transformers' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"}
+    )
     assert done.stderr.strip() == "False False"
     for name in ("doctor", "recipes", "train", "chat", "export"):
         assert name in done.stdout
 
 
-def test_interrupt_exits_130_and_says_how_to_go_on(run, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_interrupt_exits_130_and_says_how_to_go_on(
+    run, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
     from lite_huatuo.training import sft
 
     def interrupt(*_: object) -> None:

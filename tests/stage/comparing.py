@@ -11,7 +11,9 @@ from lite_huatuo.run_dir import RunDir
 
 
 def rows(path: Path) -> list[dict]:
-    return [{key: value for key, value in row.items() if not key.startswith("time/")} for _, row in jsonl.iter_rows(path)]
+    return [
+        {key: value for key, value in row.items() if not key.startswith("time/")} for _, row in jsonl.iter_rows(path)
+    ]
 
 
 def assert_same_tensors(one: Path, other: Path) -> None:
@@ -23,13 +25,17 @@ def assert_same_tensors(one: Path, other: Path) -> None:
 
 def assert_same_run(one: RunDir, other: RunDir, stages: tuple[str, ...] = ("sft", "ppo")) -> None:
     """Bit for bit, but for times."""
-    weights = {"sft": ["final/actor/adapter_model.safetensors"],
-               "ppo": [f"final/{name}/adapter_model.safetensors" for name in ("actor", "critic", "reference")]
-                      + ["final/value_head.safetensors"]}
+    weights = {
+        "sft": ["final/actor/adapter_model.safetensors"],
+        "ppo": [f"final/{name}/adapter_model.safetensors" for name in ("actor", "critic", "reference")]
+        + ["final/value_head.safetensors"],
+    }
     for stage in stages:
         for name in weights[stage]:
             assert_same_tensors(one.stage(stage) / name, other.stage(stage) / name)
         assert rows(one.stage(stage) / "metrics.jsonl") == rows(other.stage(stage) / "metrics.jsonl")
-        assert rows(one.path / "eval" / f"heldout.{stage}.jsonl") == rows(other.path / "eval" / f"heldout.{stage}.jsonl")
+        assert rows(one.path / "eval" / f"heldout.{stage}.jsonl") == rows(
+            other.path / "eval" / f"heldout.{stage}.jsonl"
+        )
     if "ppo" in stages:
         assert rows(one.stage("ppo") / "samples.jsonl") == rows(other.stage("ppo") / "samples.jsonl")

@@ -16,7 +16,9 @@ from lite_huatuo.run_dir import RunDir
 
 
 def export(toy_run: RunDir, to: Path, onto: str, dtype: str) -> dict:
-    return merge.export(toy_run.actor(), to, base=toy_run.recipe()["base"], onto=onto, dtype=dtype, max_shard_size="1GB")
+    return merge.export(
+        toy_run.actor(), to, base=toy_run.recipe()["base"], onto=onto, dtype=dtype, max_shard_size="1GB"
+    )
 
 
 @torch.no_grad()
@@ -37,7 +39,9 @@ def test_trained_promise_is_the_trained_model_exactly(toy_run: RunDir, tmp_path:
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_base_promise_is_the_original_base_plus_the_adapter(toy_run: RunDir, toy: dict[str, str], tmp_path: Path) -> None:
+def test_base_promise_is_the_original_base_plus_the_adapter(
+    toy_run: RunDir, toy: dict[str, str], tmp_path: Path
+) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -65,8 +69,9 @@ def test_an_existing_folder_is_refused(toy_run: RunDir, tmp_path: Path) -> None:
         export(toy_run, tmp_path, "base", "bfloat16")
 
 
-def test_a_result_that_differs_is_refused_and_nothing_is_left(toy_run: RunDir, tmp_path: Path,
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_that_differs_is_refused_and_nothing_is_left(
+    toy_run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(parity.TOLERANCE, "bfloat16", 0.0)
     with pytest.raises(ExportError, match="differs from base"):
         export(toy_run, tmp_path / "model", "base", "bfloat16")

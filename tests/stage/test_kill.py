@@ -1,4 +1,4 @@
-"""kill -9 at random moments, through the real command line: the resumed run equals the uninterrupted one, to the bit."""
+"""kill -9 at random moments, through the real command line: resumed equals uninterrupted, to the bit."""
 
 from __future__ import annotations
 
@@ -32,8 +32,11 @@ def recipe_file(short_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) 
 
 def start(recipe: Path, folder: Path, *words: str) -> subprocess.Popen[bytes]:
     code = "from lite_huatuo.cli.main import main; main()"
-    return subprocess.Popen([sys.executable, "-c", code, "train", "--recipe", str(recipe), "--run", str(folder),
-                             "--threads", "1", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "train", "--recipe", str(recipe), "--run", str(folder), "--threads", "1", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:

@@ -27,19 +27,37 @@ def episodes(count: int = 8) -> list[Episode]:
 
 def make(toy: dict[str, str], toy_run: RunDir, budget: int = 10_000, **changes: float) -> Learner:
     adapter = toy_run.final("sft")
-    shared = SharedBase.from_adapters(backends.load(toy["model"]), {"reference": adapter, "actor": adapter, "critic": adapter},
-                                      ("actor", "critic"))
+    shared = SharedBase.from_adapters(
+        backends.load(toy["model"]), {"reference": adapter, "actor": adapter, "critic": adapter}, ("actor", "critic")
+    )
     head = ValueHead(shared.hidden_size)
     torch.nn.init.constant_(head.linear.weight, 0.05)
-    settings = {"temperature": 0.7, "clip_range": 0.2, "value_clip_range": 0.2, "value_coef": 1.0, "entropy_coef": 0.01,
-                "max_grad_norm": 1e9, **changes}
-    return Learner(shared, head, Coefficients(microbatch_tokens=budget, **settings), optimizer="adamw", learning_rate=1e-3,
-                   critic_learning_rate=1e-3, value_head_learning_rate=1e-3, weight_decay=0.0)
+    settings = {
+        "temperature": 0.7,
+        "clip_range": 0.2,
+        "value_clip_range": 0.2,
+        "value_coef": 1.0,
+        "entropy_coef": 0.01,
+        "max_grad_norm": 1e9,
+        **changes,
+    }
+    return Learner(
+        shared,
+        head,
+        Coefficients(microbatch_tokens=budget, **settings),
+        optimizer="adamw",
+        learning_rate=1e-3,
+        critic_learning_rate=1e-3,
+        value_head_learning_rate=1e-3,
+        weight_decay=0.0,
+    )
 
 
 def collected(learner: Learner, made: list[Episode]) -> tuple[Rollout, torch.Tensor, torch.Tensor]:
     rollout = measure(learner.shared, learner.head, made, temperature=0.7, microbatch_tokens=10_000)
-    rewards = ppo_math.shape_rewards(rollout.scores, rollout.logprobs, rollout.reference, rollout.reply_mask, kl_coef=0.03)
+    rewards = ppo_math.shape_rewards(
+        rollout.scores, rollout.logprobs, rollout.reference, rollout.reply_mask, kl_coef=0.03
+    )
     advantages = ppo_math.gae(rewards, rollout.values, rollout.reply_mask, gamma=1.0, gae_lambda=0.95)
     return rollout, ppo_math.masked_whiten(advantages, rollout.reply_mask), rollout.values + advantages
 
@@ -65,8 +83,12 @@ def test_microbatches_do_not_change_the_gradient(toy: dict[str, str], toy_run: R
 
 def test_the_order_of_episodes_does_not_change_the_gradient(toy: dict[str, str], toy_run: RunDir) -> None:
     learner = make(toy, toy_run, 40)
-    assert relative(gradient(learner, episodes(), list(range(8))),
-                    gradient(learner, list(reversed(episodes())), list(range(8)))) < 1e-5
+    assert (
+        relative(
+            gradient(learner, episodes(), list(range(8))), gradient(learner, list(reversed(episodes())), list(range(8)))
+        )
+        < 1e-5
+    )
 
 
 def test_padding_beside_long_neighbours_changes_nothing(toy: dict[str, str], toy_run: RunDir) -> None:
@@ -91,20 +113,30 @@ def test_left_and_right_padding_agree(toy: dict[str, str], toy_run: RunDir) -> N
     ids = torch.tensor([[0] * (width - e.length) + e.query + e.reply for e in made])
     mask = torch.tensor([[0] * (width - e.length) + [1] * e.length for e in made])
     with shared.using("actor"), torch.no_grad():
-        logits = shared.causal(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits
+        logits = shared.causal(
+            input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)
+        ).logits
     for i, e in enumerate(made):
         n = len(e.reply)
-        expected = torch.log_softmax(logits[i, -n - 1 : -1] / 0.7, -1).gather(1, torch.tensor(e.reply)[:, None]).squeeze(1)
+        expected = (
+            torch.log_softmax(logits[i, -n - 1 : -1] / 0.7, -1).gather(1, torch.tensor(e.reply)[:, None]).squeeze(1)
+        )
         torch.testing.assert_close(rollout.logprobs[i, :n], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_only_the_critic_moves_while_the_actor_is_frozen(toy: dict[str, str], toy_run: RunDir) -> None:
     learner = make(toy, toy_run)
-    before = {name: {k: p.detach().clone() for k, p in learner.shared.parameters(name).items()}
-              for name in ("actor", "critic", "reference")}
+    before = {
+        name: {k: p.detach().clone() for k, p in learner.shared.parameters(name).items()}
+        for name in ("actor", "critic", "reference")
+    }
     rollout, advantages, returns = collected(learner, episodes())
-    learner.learn(rollout, advantages, returns, epochs=1, minibatches=2, target_kl=None, train_actor=False, factors=[1, 1])
-    moved = {name: any(not p.equal(before[name][k]) for k, p in learner.shared.parameters(name).items()) for name in before}
+    learner.learn(
+        rollout, advantages, returns, epochs=1, minibatches=2, target_kl=None, train_actor=False, factors=[1, 1]
+    )
+    moved = {
+        name: any(not p.equal(before[name][k]) for k, p in learner.shared.parameters(name).items()) for name in before
+    }
     assert moved == {"actor": False, "critic": True, "reference": False}
 
 
@@ -119,8 +151,9 @@ def test_the_first_step_has_ratio_one(toy: dict[str, str], toy_run: RunDir) -> N
 def test_target_kl_stops_the_epochs(toy: dict[str, str], toy_run: RunDir) -> None:
     learner = make(toy, toy_run)
     rollout, advantages, returns = collected(learner, episodes())
-    figures = learner.learn(rollout, advantages, returns, epochs=9, minibatches=1, target_kl=1e-9, train_actor=True,
-                            factors=[1.0] * 9)
+    figures = learner.learn(
+        rollout, advantages, returns, epochs=9, minibatches=1, target_kl=1e-9, train_actor=True, factors=[1.0] * 9
+    )
     assert figures["policy/epochs"] == 2, "the first epoch has KL 0, the second passes the target"
 
 
@@ -132,8 +165,9 @@ def test_temperature_divides_the_logits_of_every_logprob(toy: dict[str, str], to
     with learner.shared.using("actor"), torch.no_grad():
         hot, _ = reply_logprobs(learner.shared, b, temperature=100.0)
     vocabulary = learner.shared.lm_head.weight.shape[0]
-    torch.testing.assert_close(hot[b.reply_mask].mean(), torch.tensor(-float(torch.log(torch.tensor(vocabulary)))),
-                               atol=0.2, rtol=0)
+    torch.testing.assert_close(
+        hot[b.reply_mask].mean(), torch.tensor(-float(torch.log(torch.tensor(vocabulary)))), atol=0.2, rtol=0
+    )
 
 
 def test_learning_rate_factors() -> None:

@@ -38,8 +38,16 @@ def both(overrides: tuple[str, ...], folder: Path) -> tuple[RunDir, list[str]]:
 
 
 def overrides(sample: str) -> tuple[str, ...]:
-    return (f"data.sft={sample}", f"data.problems={sample}", "data.heldout=null", "data.heldout_share=0.03",
-            "ppo.selection_problems=2", "ppo.total_episodes=8", "ppo.rollout.episodes=4", "sft.epochs=1.0")
+    return (
+        f"data.sft={sample}",
+        f"data.problems={sample}",
+        "data.heldout=null",
+        "data.heldout_share=0.03",
+        "ppo.selection_problems=2",
+        "ppo.total_episodes=8",
+        "ppo.rollout.episodes=4",
+        "sft.epochs=1.0",
+    )
 
 
 def test_it_loads_as_it_is(sample: str) -> None:
@@ -50,8 +58,16 @@ def test_it_loads_as_it_is(sample: str) -> None:
 
 
 def test_both_stages_on_a_tiny_model(sample: str, toy: dict[str, str], tmp_path: Path) -> None:
-    run, notes = both((*overrides(sample), f"base.model={toy['model']}", "ppo.rollout.max_reply_length=24",
-                       "base.max_length=640", "data.max_query_length=400"), tmp_path / "run")
+    run, notes = both(
+        (
+            *overrides(sample),
+            f"base.model={toy['model']}",
+            "ppo.rollout.max_reply_length=24",
+            "base.max_length=640",
+            "data.max_query_length=400",
+        ),
+        tmp_path / "run",
+    )
     assert set(read_report(run.path / "eval")) == {"base", "sft", "ppo"}
     assert " cut, " in notes[0]
     assert not notes[0].startswith("stage 1 (SFT): 0")

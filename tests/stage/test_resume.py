@@ -49,9 +49,20 @@ def whole(short_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run
     return run
 
 
-@pytest.mark.parametrize(("what", "units"), [
-    ("evaluate base", 24), ("train sft", 2), ("train sft", 8), ("evaluate sft", 24), ("train ppo", 1), ("train ppo", 5)])
-def test_resumed_equals_uninterrupted(whole: RunDir, short_recipe: Recipe, tmp_path: Path, what: str, units: int) -> None:
+@pytest.mark.parametrize(
+    ("what", "units"),
+    [
+        ("evaluate base", 24),
+        ("train sft", 2),
+        ("train sft", 8),
+        ("evaluate sft", 24),
+        ("train ppo", 1),
+        ("train ppo", 5),
+    ],
+)
+def test_resumed_equals_uninterrupted(
+    whole: RunDir, short_recipe: Recipe, tmp_path: Path, what: str, units: int
+) -> None:
     run = RunDir.create(tmp_path / "run", short_recipe.model_dump())
     with pytest.raises(Killed):
         both(short_recipe, run, KillAt(what, units))
@@ -71,10 +82,14 @@ def test_a_finished_run_is_left_alone(whole: RunDir, short_recipe: Recipe) -> No
     assert before == {path: path.stat().st_mtime_ns for path in whole.path.rglob("*") if path.is_file()}
 
 
-def test_early_sft_adapters_are_kept_and_ppo_can_start_from_one(whole: RunDir, short_recipe: Recipe, tmp_path: Path) -> None:
+def test_early_sft_adapters_are_kept_and_ppo_can_start_from_one(
+    whole: RunDir, short_recipe: Recipe, tmp_path: Path
+) -> None:
     early = whole.stage("sft") / "early" / "step-000005" / "actor" / "adapter_model.safetensors"
     assert early.is_file()
-    other = short_recipe.model_copy(update={"ppo": short_recipe.ppo.model_copy(update={"start_from": "early/step-000005"})})
+    other = short_recipe.model_copy(
+        update={"ppo": short_recipe.ppo.model_copy(update={"start_from": "early/step-000005"})}
+    )
     run = RunDir.create(tmp_path / "run", other.model_dump())
     shutil.copytree(whole.stage("sft"), run.stage("sft"), dirs_exist_ok=True)
     ppo.train(other, run)
@@ -100,8 +115,9 @@ def test_leftovers_of_a_kill_are_cleared(whole: RunDir, short_recipe: Recipe, tm
     assert not list(checkpoints.glob(".tmp-*"))
 
 
-@pytest.mark.parametrize("name", ["state.json", "optimizers.safetensors", "value_head.safetensors",
-                                  "actor/adapter_model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["state.json", "optimizers.safetensors", "value_head.safetensors", "actor/adapter_model.safetensors"]
+)
 def test_a_damaged_checkpoint_is_told(short_recipe: Recipe, tmp_path: Path, name: str) -> None:
     run = torn(short_recipe, tmp_path)
     newest = max((run.stage("ppo") / "checkpoints").glob("update-*"))

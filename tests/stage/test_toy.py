@@ -17,9 +17,18 @@ def test_sft_teaches_the_form_and_ppo_raises_the_score(toy_run: RunDir) -> None:
 
 
 def test_the_run_folder_holds_what_it_promises(toy_run: RunDir) -> None:
-    for name in ("recipe.yaml", "environment.json", "events.jsonl", "sft/metrics.jsonl", "sft/final/actor/adapter_config.json",
-                 "ppo/metrics.jsonl", "ppo/samples.jsonl", "ppo/final/value_head.safetensors", "eval/report.json",
-                 *(f"ppo/final/{adapter}/adapter_model.safetensors" for adapter in ("actor", "critic", "reference"))):
+    for name in (
+        "recipe.yaml",
+        "environment.json",
+        "events.jsonl",
+        "sft/metrics.jsonl",
+        "sft/final/actor/adapter_config.json",
+        "ppo/metrics.jsonl",
+        "ppo/samples.jsonl",
+        "ppo/final/value_head.safetensors",
+        "eval/report.json",
+        *(f"ppo/final/{adapter}/adapter_model.safetensors" for adapter in ("actor", "critic", "reference")),
+    ):
         assert (toy_run.path / name).is_file(), name
     assert not list(toy_run.path.rglob("*.tmp")), "temporary files left"
     assert not list(toy_run.path.rglob(".tmp-*")), "temporary folders left"

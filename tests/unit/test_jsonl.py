@@ -17,8 +17,19 @@ from lite_huatuo.errors import RecordError
 # Characters at which str.splitlines cuts, and the byte order mark.
 SEPARATORS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029\ufeff"
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])) | st.text(SEPARATORS + "a麻")
-ROWS = st.lists(st.dictionaries(TEXT, TEXT | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-                                | st.booleans() | st.none() | st.lists(TEXT, max_size=2), max_size=3), max_size=4)
+ROWS = st.lists(
+    st.dictionaries(
+        TEXT,
+        TEXT
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.booleans()
+        | st.none()
+        | st.lists(TEXT, max_size=2),
+        max_size=3,
+    ),
+    max_size=4,
+)
 
 
 def rows(path: Path) -> list[dict]:
@@ -52,15 +63,18 @@ def test_each_row_comes_with_its_place_and_empty_lines_count(path: Path) -> None
     assert list(jsonl.iter_rows(path)) == [(f"{path}:1", {"n": 1}), (f"{path}:4", {"n": 2}), (f"{path}:5", {"n": 3})]
 
 
-@pytest.mark.parametrize(("content", "place", "told"), [
-    (b'{"n": 1}\n{"n": \n', ":2", "not valid JSON"),
-    (b'{"n": 1}\n\n{"n": 2', ":3", "fix or remove this line"),
-    (b"[1]\n", ":1", "expected a JSON object, found list"),
-    (b'{"n": 1}\n"text"\n', ":2", "expected a JSON object, found str"),
-    (b"null\n", ":1", "found NoneType"),
-    (b'\xef\xbb\xbf{"n": 1}\n', ":1", "BOM"),
-    ("{\"n\": \"Sjögren\"}\n".encode("latin-1"), "", "not UTF-8 text"),
-])
+@pytest.mark.parametrize(
+    ("content", "place", "told"),
+    [
+        (b'{"n": 1}\n{"n": \n', ":2", "not valid JSON"),
+        (b'{"n": 1}\n\n{"n": 2', ":3", "fix or remove this line"),
+        (b"[1]\n", ":1", "expected a JSON object, found list"),
+        (b'{"n": 1}\n"text"\n', ":2", "expected a JSON object, found str"),
+        (b"null\n", ":1", "found NoneType"),
+        (b'\xef\xbb\xbf{"n": 1}\n', ":1", "BOM"),
+        ('{"n": "Sjögren"}\n'.encode("latin-1"), "", "not UTF-8 text"),
+    ],
+)
 def test_a_damaged_line_is_told_with_file_and_line(path: Path, content: bytes, place: str, told: str) -> None:
     path.write_bytes(content)
     with pytest.raises(RecordError) as caught:
@@ -72,8 +86,11 @@ def test_a_damaged_line_is_told_with_file_and_line(path: Path, content: bytes, p
 @pytest.mark.parametrize("read", [jsonl.iter_rows, jsonl.iter_json_rows])
 def test_a_missing_file_a_folder_and_a_path_through_a_file_are_told(tmp_path: Path, read) -> None:
     (tmp_path / "file").write_text("")
-    for path, told in [(tmp_path / "none.jsonl", "no such file"), (tmp_path, "is a folder; name the file in it"),
-                       (tmp_path / "file" / "rows.jsonl", "cannot be read")]:
+    for path, told in [
+        (tmp_path / "none.jsonl", "no such file"),
+        (tmp_path, "is a folder; name the file in it"),
+        (tmp_path / "file" / "rows.jsonl", "cannot be read"),
+    ]:
         with pytest.raises(RecordError) as caught:
             list(read(path))
         assert str(caught.value).startswith(f"{path}: {told}")
@@ -85,12 +102,15 @@ def test_a_json_array_is_read_with_the_place_of_each_object(tmp_path: Path) -> N
     assert list(jsonl.iter_json_rows(path)) == [(f"{path}[0]", {"text": "a\u2028b"}), (f"{path}[1]", {"n": 2})]
 
 
-@pytest.mark.parametrize(("content", "told"), [
-    ('{"n": 1}', "expected a JSON array of objects; name the file .jsonl"),
-    ('{"n": 1}\n{"n": 2}\n', "not valid JSON"),
-    ("", "not valid JSON"),
-    ('[{"n": 1}, 2]', "[1]: expected a JSON object, found int"),
-])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"n": 1}', "expected a JSON array of objects; name the file .jsonl"),
+        ('{"n": 1}\n{"n": 2}\n', "not valid JSON"),
+        ("", "not valid JSON"),
+        ('[{"n": 1}, 2]', "[1]: expected a JSON object, found int"),
+    ],
+)
 def test_a_bad_json_file_is_told(tmp_path: Path, content: str, told: str) -> None:
     path = tmp_path / "rows.json"
     path.write_text(content)
@@ -113,13 +133,16 @@ def test_a_write_killed_anywhere_costs_only_the_row_it_wrote(written: list[dict]
         assert rows(path) == [*written[: whole[:cut].count(b"\n")], {"after": "the kill"}]
 
 
-@pytest.mark.parametrize(("before", "after"), [
-    (b'{"n": 1}\n{"n": 2}\n{"n"', b'{"n": 1}\n{"n": 2}\n'),
-    (b'{"n": 1}\n{"n": 2}', b'{"n": 1}\n'),  # whole JSON, but its line end never came
-    (b'{"n', b""),
-    (b"", b""),
-    (b'{"n": 1}\n', b'{"n": 1}\n'),
-])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'{"n": 1}\n{"n": 2}\n{"n"', b'{"n": 1}\n{"n": 2}\n'),
+        (b'{"n": 1}\n{"n": 2}', b'{"n": 1}\n'),  # whole JSON, but its line end never came
+        (b'{"n', b""),
+        (b"", b""),
+        (b'{"n": 1}\n', b'{"n": 1}\n'),
+    ],
+)
 def test_a_torn_tail_is_dropped_and_nothing_else(path: Path, before: bytes, after: bytes) -> None:
     path.write_bytes(before)
     jsonl.drop_torn_tail(path)

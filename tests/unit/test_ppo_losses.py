@@ -102,8 +102,9 @@ def test_the_clipped_value_loss_by_hand() -> None:
     # 0.6, 0.5, 0: inside the range; both are 0.36        gradient V - G = 0.6
     # loss = 0.5 * 3.05 / 3 = 0.50833333; gradient / 3: 0, 0.33333333, 0.2
     values = torch.tensor([[1.0, 1.0, 0.6]], requires_grad=True)
-    found = ppo_math.value_loss(values, torch.full((1, 3), 0.5), torch.tensor([[2.0, 0.0, 0.0]]), full(1, 3),
-                                value_clip_range=0.2, tokens=3)
+    found = ppo_math.value_loss(
+        values, torch.full((1, 3), 0.5), torch.tensor([[2.0, 0.0, 0.0]]), full(1, 3), value_clip_range=0.2, tokens=3
+    )
     found.loss.backward()
     close(found.loss, 0.50833333)
     close(found.clipped, 1.0)
@@ -142,8 +143,13 @@ def test_the_value_loss_equals_the_formula_on_ragged_replies(seed: int) -> None:
 def both_losses(new: Tensor, old: Tensor, target: Tensor, mask: Tensor, tokens: int) -> dict[str, Tensor]:
     policy = ppo_math.policy_loss(new, old, target, mask, clip_range=0.2, tokens=tokens)
     value = ppo_math.value_loss(new, old, target, mask, value_clip_range=0.2, tokens=tokens)
-    return {"policy": policy.loss, "policy clipped": policy.clipped, "kl": policy.kl,
-            "value": value.loss, "value clipped": value.clipped}
+    return {
+        "policy": policy.loss,
+        "policy clipped": policy.clipped,
+        "kl": policy.kl,
+        "value": value.loss,
+        "value clipped": value.clipped,
+    }
 
 
 def figures(new: Tensor, old: Tensor, target: Tensor, mask: Tensor, groups: list[list[int]]) -> dict[str, Tensor]:
@@ -171,8 +177,10 @@ def test_microbatches_add_up_to_the_minibatch(groups: list[list[int]]) -> None:
 def test_padding_changes_neither_loss_nor_gradient(garbage: float) -> None:
     _, mask = ragged(5)
     old, new, target = noise(mask, 1), noise(mask, 2, scale=0.4), noise(mask, 3)
-    expected, found = (figures(*(x.masked_fill(~mask, fill) for x in (new, old, target)), mask, [list(range(6))])
-                       for fill in (0.0, garbage))
+    expected, found = (
+        figures(*(x.masked_fill(~mask, fill) for x in (new, old, target)), mask, [list(range(6))])
+        for fill in (0.0, garbage)
+    )
     for name in expected:
         assert_close(found[name], expected[name], rtol=0, atol=0)
     assert bool((found["gradient"][~mask] == 0).all())

@@ -111,8 +111,10 @@ def test_rewards_by_hand(garbage: float) -> None:
     policy = torch.tensor([[-1.0, -2.0, -3.0], [-1.0, garbage, garbage]])
     reference = torch.tensor([[-1.5, -2.0, -2.0], [-3.0, garbage, garbage]])
     # k1 = 0.5, 0, -1 | 2; times -0.1: -0.05, 0, 0.1 | -0.2; the scores 1.0 and 0.1 come to the last real tokens
-    close(ppo_math.shape_rewards(torch.tensor([1.0, 0.1]), policy, reference, mask, kl_coef=0.1),
-          [[-0.05, 0.0, 1.1], [-0.1, 0.0, 0.0]])
+    close(
+        ppo_math.shape_rewards(torch.tensor([1.0, 0.1]), policy, reference, mask, kl_coef=0.1),
+        [[-0.05, 0.0, 1.1], [-0.1, 0.0, 0.0]],
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -156,8 +158,9 @@ def test_gae_equals_the_papers_sum_on_ragged_replies(seed: int, gamma: float, ga
     for b, length in enumerate(lengths):
         r, v = rewards[b, :length].double().tolist(), [*values[b, :length].double().tolist(), 0.0]
         for t in range(length):  # equation 16 of arXiv 1506.02438, the sum written out
-            expected = sum((gamma * gae_lambda) ** l * (r[t + l] + gamma * v[t + l + 1] - v[t + l])
-                           for l in range(length - t))  # noqa: E741
+            expected = sum(
+                (gamma * gae_lambda) ** k * (r[t + k] + gamma * v[t + k + 1] - v[t + k]) for k in range(length - t)
+            )
             assert found[b, t].item() == pytest.approx(expected, abs=1e-5)
     assert bool((found[~mask] == 0).all())
 
@@ -212,15 +215,18 @@ def test_entropy_by_hand() -> None:
     close(ppo_math.entropy(torch.tensor([200.0, -200.0, 0.0])), 0.0)  # certain
 
 
-@pytest.mark.parametrize(("values", "expected"), [
-    ([1.0, 2.0, 4.0], 1.0),  # perfect
-    ([3.0, 4.0, 6.0], 1.0),  # off by a constant: the error does not vary
-    ([5.0, 5.0, 5.0], 0.0),  # a constant explains nothing
-    ([0.0, 0.0, 0.0], 0.0),
-    ([-1.0, -2.0, -4.0], -3.0),  # the error is twice the return: 1 - 4
-    # errors 0, 0, 3: variance 3 - 1 = 2; returns: mean 7/3, variance 7 - 49/9 = 14/9; 1 - 2 * 9 / 14 = -0.28571429
-    ([1.0, 2.0, 1.0], -0.28571429),
-])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 2.0, 4.0], 1.0),  # perfect
+        ([3.0, 4.0, 6.0], 1.0),  # off by a constant: the error does not vary
+        ([5.0, 5.0, 5.0], 0.0),  # a constant explains nothing
+        ([0.0, 0.0, 0.0], 0.0),
+        ([-1.0, -2.0, -4.0], -3.0),  # the error is twice the return: 1 - 4
+        # errors 0, 0, 3: variance 3 - 1 = 2; returns: mean 7/3, variance 7 - 49/9 = 14/9; 1 - 2 * 9 / 14 = -0.28571429
+        ([1.0, 2.0, 1.0], -0.28571429),
+    ],
+)
 @pytest.mark.parametrize("garbage", GARBAGE)
 def test_explained_variance(values: list[float], expected: float, garbage: float) -> None:
     mask = torch.tensor([[True, True, True, False]])

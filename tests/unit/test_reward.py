@@ -8,17 +8,20 @@ from lite_huatuo.training import reward
 from lite_huatuo.verifier.base import Verdict
 
 
-@pytest.mark.parametrize(("well_formed", "verdict", "expected"), [
-    (True, Verdict(True), 1.0),
-    (True, Verdict(False), 0.1),
-    (False, None, 0.0),
-    (False, Verdict(True), 0.0),  # a right answer without thinking earns nothing
-    (False, Verdict(False), 0.0),
-    (True, Verdict(None, failure="timeout"), None),  # never "wrong": the episode is dropped
-    (False, Verdict(None, failure="timeout"), 0.0),  # no verdict was needed
-    (True, Verdict(True, probability=0.01), 1.0),  # the judgement counts; the probability is for the samples
-    (True, Verdict(False, raw="True"), 0.1),
-])
+@pytest.mark.parametrize(
+    ("well_formed", "verdict", "expected"),
+    [
+        (True, Verdict(True), 1.0),
+        (True, Verdict(False), 0.1),
+        (False, None, 0.0),
+        (False, Verdict(True), 0.0),  # a right answer without thinking earns nothing
+        (False, Verdict(False), 0.0),
+        (True, Verdict(None, failure="timeout"), None),  # never "wrong": the episode is dropped
+        (False, Verdict(None, failure="timeout"), 0.0),  # no verdict was needed
+        (True, Verdict(True, probability=0.01), 1.0),  # the judgement counts; the probability is for the samples
+        (True, Verdict(False, raw="True"), 0.1),
+    ],
+)
 def test_the_score_of_a_reply(well_formed: bool, verdict: Verdict | None, expected: float | None) -> None:
     assert reward.score(well_formed, verdict) == expected
 

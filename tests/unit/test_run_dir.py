@@ -13,8 +13,13 @@ from lite_huatuo import __version__, jsonl
 from lite_huatuo.errors import CheckpointError
 from lite_huatuo.run_dir import RunDir, environment
 
-RECIPE = {"name": "demo", "base": {"model": "tiny"}, "ppo": {"kl_coef": 0.03, "rates": [1e-5, 0.2], "warm": None},
-          "launch": {"processes": 1}, "report_to": []}
+RECIPE = {
+    "name": "demo",
+    "base": {"model": "tiny"},
+    "ppo": {"kl_coef": 0.03, "rates": [1e-5, 0.2], "warm": None},
+    "launch": {"processes": 1},
+    "report_to": [],
+}
 
 
 def changed(**changes: object) -> dict:
@@ -32,8 +37,16 @@ def run(tmp_path: Path) -> RunDir:
 
 def test_a_new_run_folder_holds_what_the_contract_says(run: RunDir) -> None:
     found = {str(path.relative_to(run.path)) for path in run.path.rglob("*")}
-    assert found == {"recipe.yaml", "environment.json", "events.jsonl", "eval",
-                     "sft", "sft/checkpoints", "ppo", "ppo/checkpoints"}
+    assert found == {
+        "recipe.yaml",
+        "environment.json",
+        "events.jsonl",
+        "eval",
+        "sft",
+        "sft/checkpoints",
+        "ppo",
+        "ppo/checkpoints",
+    }
     assert run.recipe() == RECIPE
     assert [event["event"] for event in events(run)] == ["created"]
 
@@ -103,16 +116,19 @@ def test_resume_with_the_same_recipe_goes_on(run: RunDir) -> None:
     assert [event["event"] for event in events(again)] == ["created", "resumed"]
 
 
-@pytest.mark.parametrize(("recipe", "told"), [
-    (changed(base={"model": "other"}), "base.model: 'tiny' → 'other'"),
-    (changed(ppo={**RECIPE["ppo"], "kl_coef": 0.1}), "ppo.kl_coef: 0.03 → 0.1"),
-    (changed(ppo={**RECIPE["ppo"], "rates": [1e-5, 0.3]}), "ppo.rates: [1e-05, 0.2] → [1e-05, 0.3]"),
-    (changed(ppo={**RECIPE["ppo"], "warm": 2}), "ppo.warm: None → 2"),
-    (changed(ppo={"kl_coef": 0.03, "rates": [1e-5, 0.2], "epochs": 3}), "ppo.epochs: None → 3"),
-    (changed(base={"model": "tiny", "name": "x"}), "base.name: None → 'x'"),  # only the recipe's own name is free
-    (changed(base=None), "base: {'model': 'tiny'} → None"),
-    ({key: value for key, value in RECIPE.items() if key != "base"}, "base: {'model': 'tiny'} → None"),
-])
+@pytest.mark.parametrize(
+    ("recipe", "told"),
+    [
+        (changed(base={"model": "other"}), "base.model: 'tiny' → 'other'"),
+        (changed(ppo={**RECIPE["ppo"], "kl_coef": 0.1}), "ppo.kl_coef: 0.03 → 0.1"),
+        (changed(ppo={**RECIPE["ppo"], "rates": [1e-5, 0.3]}), "ppo.rates: [1e-05, 0.2] → [1e-05, 0.3]"),
+        (changed(ppo={**RECIPE["ppo"], "warm": 2}), "ppo.warm: None → 2"),
+        (changed(ppo={"kl_coef": 0.03, "rates": [1e-5, 0.2], "epochs": 3}), "ppo.epochs: None → 3"),
+        (changed(base={"model": "tiny", "name": "x"}), "base.name: None → 'x'"),  # only the recipe's own name is free
+        (changed(base=None), "base: {'model': 'tiny'} → None"),
+        ({key: value for key, value in RECIPE.items() if key != "base"}, "base: {'model': 'tiny'} → None"),
+    ],
+)
 def test_resume_with_another_recipe_is_refused_and_shows_the_difference(run: RunDir, recipe: dict, told: str) -> None:
     with pytest.raises(CheckpointError, match="was started with another recipe") as caught:
         RunDir.resume(run.path, recipe)
@@ -163,8 +179,10 @@ def test_rewind_drops_later_rows_and_torn_tails(run: RunDir, stage: str) -> None
         with (run.stage(stage) / name).open("a") as file:
             file.write('{"update": 2, "re')
     run.rewind(stage, "update", 2)
-    updates = {name: [row["update"] for _, row in jsonl.iter_rows(run.stage(stage) / f"{name}.jsonl")]
-               for name in ("metrics", "samples")}
+    updates = {
+        name: [row["update"] for _, row in jsonl.iter_rows(run.stage(stage) / f"{name}.jsonl")]
+        for name in ("metrics", "samples")
+    }
     assert updates == {"metrics": [1, 2], "samples": [1, 1, 2, 2]}
     run.rewind(stage, "update", 0)
     assert (run.stage(stage) / "metrics.jsonl").read_bytes() == b""

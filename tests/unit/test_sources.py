@@ -36,9 +36,17 @@ def test_a_file_is_read_in_its_order(make, name: str) -> None:
 
 
 def test_published_rows_are_read_from_a_file(make) -> None:
-    problem, = sources.load_problems(make({"Open-ended Verifiable Question": "Open?", "Ground-True Answer": "copper",
-                                           "question": "Which of these?", "options": {"A": "iron"}}))
-    example, = sources.load_sft(make({"Question": "Open?", "Complex_CoT": "Hmm.", "Response": "Copper."}))
+    (problem,) = sources.load_problems(
+        make(
+            {
+                "Open-ended Verifiable Question": "Open?",
+                "Ground-True Answer": "copper",
+                "question": "Which of these?",
+                "options": {"A": "iron"},
+            }
+        )
+    )
+    (example,) = sources.load_sft(make({"Question": "Open?", "Complex_CoT": "Hmm.", "Response": "Copper."}))
     assert (problem.question, problem.ground_truth) == ("Open?", "copper")
     assert (example.question, example.complex_cot, example.response) == ("Open?", "Hmm.", "Copper.")
 
@@ -49,10 +57,18 @@ def test_a_home_folder_sign_is_expanded(make, tmp_path: Path, monkeypatch: pytes
     assert len(sources.load_problems("~/problems.jsonl")) == 1
 
 
-@pytest.mark.parametrize(("load", "name"), [
-    (load, f"{kind}_{language}") for language in ("en", "zh")
-    for load, kind in ((sources.load_problems, "problems"), (sources.load_problems, "heldout"),
-                       (sources.load_sft, "sft"))])
+@pytest.mark.parametrize(
+    ("load", "name"),
+    [
+        (load, f"{kind}_{language}")
+        for language in ("en", "zh")
+        for load, kind in (
+            (sources.load_problems, "problems"),
+            (sources.load_problems, "heldout"),
+            (sources.load_sft, "sft"),
+        )
+    ],
+)
 def test_shipped_data_is_read_whole_in_its_language(load, name: str) -> None:
     records = load(f"shipped:{name}")
     assert len(records) >= 8
@@ -73,8 +89,9 @@ def test_a_shipped_name_is_a_name_and_no_path(source: str) -> None:
         sources.load_problems(source)
 
 
-@pytest.mark.parametrize("source", ["problems", "problems.csv", "", "./org/name", "/data/problems.txt", "~/name",
-                                    "a/b/c", "."])
+@pytest.mark.parametrize(
+    "source", ["problems", "problems.csv", "", "./org/name", "/data/problems.txt", "~/name", "a/b/c", "."]
+)
 def test_an_odd_source_tells_what_a_source_is(source: str) -> None:
     with pytest.raises(RecordError, match=r"not a data source; give a \.json or \.jsonl file, org/name.*shipped:<n"):
         sources.load_problems(source)
@@ -98,15 +115,18 @@ def test_a_folder_is_told(tmp_path: Path) -> None:
         sources.load_problems(str(tmp_path / "x.jsonl"))
 
 
-@pytest.mark.parametrize(("second", "told"), [
-    ('{"question": ', "not valid JSON"),
-    ([1], "expected a JSON object, found list"),
-    ({"question": "Q?"}, "missing ground truth"),
-    (row(2, question=" "), "empty question"),
-    (row(2, ground_truth=["x"]), "must be text, not list"),
-    (row(1, ground_truth="other"), 'id "p1" was used before for another record; ids must be unique'),
-    (row(1, question="Other?"), 'id "p1" was used before'),
-])
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        ('{"question": ', "not valid JSON"),
+        ([1], "expected a JSON object, found list"),
+        ({"question": "Q?"}, "missing ground truth"),
+        (row(2, question=" "), "empty question"),
+        (row(2, ground_truth=["x"]), "must be text, not list"),
+        (row(1, ground_truth="other"), 'id "p1" was used before for another record; ids must be unique'),
+        (row(1, question="Other?"), 'id "p1" was used before'),
+    ],
+)
 def test_a_bad_row_tells_file_and_line(make, second: object, told: str) -> None:
     source = make(row(1), "", second, row(3))
     with pytest.raises(RecordError) as caught:
@@ -141,12 +161,15 @@ def test_a_limit_draws_by_seed_and_keeps_the_files_order(make) -> None:
         assert sources.load_problems(source, limit=limit, seed=1) == whole
 
 
-@pytest.mark.parametrize(("source", "asked"), [
-    ("org/name", ("org/name", None, "train")),
-    ("org/name:en", ("org/name", "en", "train")),
-    ("org/name#test", ("org/name", None, "test")),
-    ("org/name:en_mix#train[:10%]", ("org/name", "en_mix", "train[:10%]")),
-])
+@pytest.mark.parametrize(
+    ("source", "asked"),
+    [
+        ("org/name", ("org/name", None, "train")),
+        ("org/name:en", ("org/name", "en", "train")),
+        ("org/name#test", ("org/name", None, "test")),
+        ("org/name:en_mix#train[:10%]", ("org/name", "en_mix", "train[:10%]")),
+    ],
+)
 def test_a_hub_source_names_set_config_and_split(monkeypatch: pytest.MonkeyPatch, source: str, asked: tuple) -> None:
     calls = []
 
