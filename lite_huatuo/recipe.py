@@ -41,6 +41,7 @@ class Base(Section):
     quantization: Literal["nf4", "none"] = "nf4"
     double_quantization: bool = True
     compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: float32 on CPU, else bfloat16
+    keep_dequantised: bool = False  # CPU only: float32 copies beside the 4-bit weights; same numbers, faster
     backend: Literal["auto", "plain", "unsloth"] = "auto"  # auto: unsloth on CUDA where it is installed
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     chat_template: str | None = None  # a Jinja file; required where the model has no template

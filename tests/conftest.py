@@ -66,12 +66,13 @@ def test_data() -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave slow and gpu tests out unless asked for with -m."""
+    """Leave slow, gpu and unsloth tests out unless asked for with -m."""
     if config.getoption("-m"):
         return
     kept, left = [], []
     for item in items:
-        (left if item.get_closest_marker("slow") or item.get_closest_marker("gpu") else kept).append(item)
+        special = any(item.get_closest_marker(name) for name in ("slow", "gpu", "unsloth"))
+        (left if special else kept).append(item)
     config.hook.pytest_deselected(items=left)
     items[:] = kept
 

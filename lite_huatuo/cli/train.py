@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dry-run", is_flag=True, help="Print the resolved recipe, devices, steps and token counts; train nothing."
 )
-@click.option("--threads", type=click.IntRange(1), help="CPU threads  [default: torch's]")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads  [default: all cores but one]")
 def command(
     name: str,
     stage: str | None,
@@ -52,10 +52,10 @@ def command(
         show(recipe, path)
         return
     quiet_libraries()
-    if threads is not None:
-        import torch
+    import torch
 
-        torch.set_num_threads(threads)
+    # One core stays free: OpenMP's barriers make all threads wait for one that shares its core with other work.
+    torch.set_num_threads(threads or max(1, (os.cpu_count() or 2) - 1))
     _run(recipe, path, stage, resume=resume, overwrite=overwrite)
 
 

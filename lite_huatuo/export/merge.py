@@ -51,7 +51,7 @@ def export(adapter: Path, to: Path, *, base: dict[str, Any], onto: str, dtype: s
 
 def _export(adapter: Path, folder: Path, base: dict[str, Any], onto: str, dtype: str, max_shard_size: str) -> Log:
     """Merge into `folder`, reload it, compare."""
-    base = {**base, "compute_dtype": "float32", "backend": "plain"}
+    base = {**base, "compute_dtype": "float32", "backend": "plain", "keep_dequantised": False}
     trained = _unmerged(backends.load(**base), adapter)
     unmerged, merged = _merge(base, adapter, onto)
     merged.model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=max_shard_size)

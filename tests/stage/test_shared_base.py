@@ -94,6 +94,21 @@ def test_gradients_are_those_of_the_dequantised_network_even_after_evaluation(sh
         torch.testing.assert_close(found[key], expected[key], rtol=1e-3, atol=1e-4)
 
 
+def test_keeping_dequantised_weights_changes_no_number(shared: SharedBase, toy: dict[str, str], toy_run: RunDir) -> None:
+    kept = SharedBase.from_adapters(
+        backends.load(toy["model"], keep_dequantised=True), {"actor": toy_run.final("sft")}, ("actor",)
+    )
+    found = []
+    for each in (shared, kept):
+        with each.using("actor", learn=True):
+            logprobs, _ = reply_logprobs(each, batch(each), temperature=1.0)
+            logprobs.sum().backward()
+        found.append((logprobs, gradients(each, "actor")))
+    assert found[0][0].equal(found[1][0])
+    for key in found[0][1]:
+        torch.testing.assert_close(found[0][1][key], found[1][1][key])
+
+
 def test_checkpointing_changes_no_gradient(shared: SharedBase) -> None:
     results = []
     for _ in range(2):
