@@ -267,7 +267,7 @@ def test_an_unknown_name_suggests_the_nearest():
 
 
 def test_a_name_near_none_lists_them():
-    with pytest.raises(RecipeError, match="shipped recipes: demo, llama70b"):
+    with pytest.raises(RecipeError, match="there are demo, llama70b"):
         recipes.load("gigantic")
 
 

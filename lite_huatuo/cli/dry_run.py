@@ -50,8 +50,8 @@ def show(recipe: Recipe, path: Path) -> None:
         f"{rows.dropped} dropped as too long, {data.removed} removed as held out)",
         "": f"{steps} optimizer steps of {sft.batch_size} examples; {tokens:,} tokens an epoch, "
         f"{reply_tokens:,} of them replies",
-        "stage 2": f"{len(data.problems)} problems, {len(data.selection)} more to choose the best checkpoint; queries of "
-        f"{min(queries)} to {max(queries)} tokens, median {statistics.median(queries):.0f}",
+        "stage 2": f"{len(data.problems)} problems, {len(data.selection)} more to choose the best checkpoint; "
+        f"queries of {min(queries)} to {max(queries)} tokens, median {statistics.median(queries):.0f}",
         " ": f"{updates} updates of {episodes} episodes: {updates * ppo.epochs * ppo.minibatches} optimizer steps, "
         f"at most {updates * episodes * ppo.rollout.max_reply_length:,} reply tokens",
     }

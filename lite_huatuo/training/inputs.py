@@ -55,8 +55,8 @@ def read(
     for key, source, kept in (("data.sft", sft, kept_examples), ("data.problems", problems, kept_pool)):
         if not kept:
             raise RecordError(
-                f"{key}: {source}: nothing is left to train on beside {len(held)} held-out and {len(selection)} selection "
-                "problems; give more, or lower data.heldout_share and ppo.selection_problems"
+                f"{key}: {source}: nothing is left to train on beside {len(held)} held-out and {len(selection)} "
+                "selection problems; give more, or lower data.heldout_share and ppo.selection_problems"
             )
     return Inputs(kept_examples, kept_pool, selection, held, removed)
 

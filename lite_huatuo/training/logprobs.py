@@ -69,7 +69,8 @@ def token_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """Return (log-probability of each target, entropy), both (N,) float32.
 
-    The distribution is softmax(lm_head(hidden) / temperature); hidden (N, H), targets (N,). Where gradients flow, each chunk's logits are recomputed in backward.
+    The distribution is softmax(lm_head(hidden) / temperature); hidden (N, H), targets (N,).
+    Where gradients flow, each chunk's logits are recomputed in backward.
     """
 
     def one(part: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 1. Fold the reply into sentences of plain words (`medical_terms`).
 2. Read the ground truth: every phrase that may stand for it, as "MI" for "myocardial infarction".
 3. Find the mentions: the places where the reply holds one of these phrases, in whole words.
-4. Strike out a mention that is denied, refused, echoed from the question or one of several answers (`exact_cues`).
+4. Strike out a mention that is denied, refused, echoed from the question or one of several (`exact_cues`).
 5. Verdict: right where a mention is left and no sentence names another answer.
 
 It compares words, not meanings: a right answer in other words is judged wrong.
@@ -23,8 +23,9 @@ from lite_huatuo.verifier.base import Item, Verdict
 from lite_huatuo.verifier.medical_terms import HARD, SOFT, Token, normalise
 
 Phrase = tuple[str, ...]
-MAX_VARIANTS, MAX_PHRASES, MAX_OPTIONS, MAX_MENTIONS = 48, 4000, 400, 200  # so that no input takes long
-CONTEXT = 30  # how many tokens beside a mention are looked at
+Phrases = dict[str, list[Phrase]]  # by first word, the longest first
+MAX_WORDS, MAX_VARIANTS, MAX_OPTIONS, MAX_PHRASES, MAX_MENTIONS = 40, 48, 400, 4000, 200  # so that nothing takes long
+CONTEXT = 30  # how many tokens before and after a mention are looked at
 
 
 class ExactVerifier:
@@ -39,38 +40,30 @@ class ExactVerifier:
 
 def judge(item: Item) -> Verdict:
     """Judge one item; a ground truth without any letter or digit is the one thing that cannot be judged."""
-    truth = Truth(normalise(item.ground_truth), *read_ground_truth(item.ground_truth))
-    if (polarity := truth.words if truth.words.isascii() else truth.words.replace(" ", "")) in terms.YES | terms.NO:
-        return judge_polarity(item.final_response, polarity in terms.YES)
+    sentences = cut_sentences(item.final_response)
+    truth, question = read_ground_truth(item.ground_truth), read_question(item.question)
+    bare = truth.words.replace(" ", "")
+    if bare in terms.YES | terms.NO:
+        return judge_polarity(sentences, bare in terms.YES)
     if not truth.phrases:
         return Verdict(None, failure="the ground truth has no letter or digit; give it an answer")
-    reply, question = terms.fold_characters(item.final_response), read_question(item.question)
-    correct, why = judge_text(reply, truth, question)
-    bare = re.sub(r"\([^()]*\)", " ", reply)  # a parenthesis may part the words: "atrioventricular (AV) node"
-    if why == "no match" and bare != reply:
-        correct, why = judge_text(bare, truth, question)
-    return Verdict(correct, f"match: {why}" if correct else why)
-
-
-def judge_text(text: str, truth: Truth, question: Question) -> tuple[bool, str]:
-    """Return whether a text states the ground truth or each part of a list, and why."""
-    sentences = cut_sentences(terms.tokenise(text))
     if " ".join(word for sentence in sentences for word in sentence.words) == truth.words:
-        return True, truth.words
-    correct, why = judge_phrases(sentences, truth.phrases, question)
-    for parts in truth.lists if not correct else ():
+        return Verdict(True, f"match: {truth.words}")
+    stated, why = judge_phrases(sentences, truth.phrases, question)
+    for parts in truth.lists if not stated else ():
         verdicts = [judge_phrases(sentences, part, question, alone=False) for part in parts]
-        if all(stated for stated, _ in verdicts):
-            return True, " + ".join(part for _, part in verdicts)
-    return correct, why
+        if all(part_stated for part_stated, _ in verdicts):
+            stated, why = True, " + ".join(part for _, part in verdicts)
+            break
+    return Verdict(stated, f"match: {why}" if stated else why)
 
 
-def judge_polarity(reply: str, wanted: bool) -> Verdict:
+def judge_polarity(sentences: list[Sentence], wanted: bool) -> Verdict:
     """Judge a yes/no ground truth by the first polarity that the reply states."""
-    text = write([token.text for token in terms.tokenise(reply)]).replace("NO", "no")
-    if not (stated := cues.POLARITY.search(text)):
+    found = next(filter(None, (cues.POLARITY.search(sentence.text.lower()) for sentence in sentences)), None)
+    if not found:
         return Verdict(False, "no polarity stated")
-    says = (stated[2] in terms.YES) != bool(stated[1])
+    says = (found[2] in terms.YES) != bool(found[1])
     return Verdict(says == wanted, f"{'match' if says == wanted else 'no match'}: says {'yes' if says else 'no'}")
 
 
@@ -78,41 +71,40 @@ def judge_polarity(reply: str, wanted: bool) -> Verdict:
 
 
 class Sentence(NamedTuple):
-    """What stands between two stops. `words` are its tokens without commas and colons; `at[k]` is the token of word k."""
+    """What stands between two stops; `words` are its tokens without commas, and `at[k]` is the token of word k."""
 
     tokens: list[Token]
-    words: list[str]
+    words: Phrase
     at: list[int]
     opens: str  # the mark before it: ".", "?" or, in a list, "•"
     closes: str  # the mark after it
 
-
-class Truth(NamedTuple):
-    """A ground truth: its words, the phrases that state it, and its lists, all parts of which state it."""
-
-    words: str
-    phrases: frozenset[Phrase]
-    lists: list[list[frozenset[Phrase]]]
+    @property
+    def text(self) -> str:
+        """Its beginning, written for the cues."""
+        return cues.write(token.text for token in self.tokens[: 2 * CONTEXT])
 
 
 class Question(NamedTuple):
-    """What the rules ask of a question: its words, and what its last sentence asks for."""
+    """A question: its words, and what its last sentence asks for."""
 
     words: str
     asks_odd_one: bool
     asks_diagnosis: bool
 
 
-def cut_sentences(tokens: list[Token]) -> list[Sentence]:
-    """Cut a folded text at its stops."""
-    sentences, current, opens = [], [], "."
-    for token in [*tokens, Token(".", False)]:
+def cut_sentences(text: str) -> list[Sentence]:
+    """Fold a text and cut it at its stops."""
+    sentences = []
+    current: list[Token] = []
+    opens = "."
+    for token in [*terms.tokenise(text), Token(".", False)]:
         if token.text not in HARD:
             current.append(token)
             continue
         if current:
             at = [k for k, part in enumerate(current) if part.text not in SOFT]
-            sentences.append(Sentence(current, [current[k].text for k in at], at, opens, token.text))
+            sentences.append(Sentence(current, tuple(current[k].text for k in at), at, opens, token.text))
         current, opens = [], token.text
     return sentences
 
@@ -120,34 +112,43 @@ def cut_sentences(tokens: list[Token]) -> list[Sentence]:
 @lru_cache(maxsize=64)
 def read_question(text: str) -> Question:
     """Fold a question."""
-    sentences = cut_sentences(terms.tokenise(text))
+    sentences = cut_sentences(text)
     words = " ".join(word for sentence in sentences for word in sentence.words)
-    asked = write([token.text for token in sentences[-1].tokens]) if sentences else ""
-    return Question(f" {words} ", bool(cues.ASKS_ODD_ONE.search(asked)), "diagnosis" in words or "诊 断" in words)
-
-
-def write(tokens: Iterable[str]) -> str:
-    """Write tokens as a text for the cues: Chinese without spaces, every other token followed by one."""
-    return "".join(token if "\u4e00" <= token[0] <= "\u9fff" or token == "、" else token + " " for token in tokens)
+    asks_odd_one = bool(sentences and cues.ASKS_ODD_ONE.search(sentences[-1].text))
+    return Question(f" {words} ", asks_odd_one, "diagnosis" in words or "诊 断" in words)
 
 
 # --- 2. Read the ground truth -----------------------------------------------------------------------------------------
 
 
+class Truth(NamedTuple):
+    """A ground truth: its words, the phrases that state it, and its lists, of which every part must be stated."""
+
+    words: str
+    phrases: Phrases
+    lists: list[list[Phrases]]
+
+
 @lru_cache(maxsize=4096)
-def read_ground_truth(text: str) -> tuple[frozenset[Phrase], list[list[frozenset[Phrase]]]]:
-    """Return the phrases a ground truth accepts ("A/B", "A or B", "A (B)") and its lists ("A, B and C": every part)."""
-    text = terms.fold_characters(text).replace("[", "(").replace("]", ")").strip()
-    text = re.sub(r"^(?:[A-H][.:)]\s+|(?:the )?(?:correct |final )?answer(?: is|:)\s+)", "", text, flags=re.IGNORECASE)
-    options = dict.fromkeys(half for option in [text, *_alternatives(text)] for half in _halves(option))
+def read_ground_truth(text: str) -> Truth:
+    """Read what a ground truth accepts: "A/B", "A or B" and "A (B)" either half, "A, B and C" every part."""
+    bare = cues.ANSWER_LABEL.sub("", terms.fold_characters(text).strip())
+    options = dict.fromkeys(half for option in [bare, *_alternatives(bare)] for half in _halves(option))
     phrases: set[Phrase] = set()
     lists = []
     for option in list(options)[:MAX_OPTIONS]:
         phrases.update(_forms(option) if len(phrases) < MAX_PHRASES else ())
         parts = _split(option, r",\s|;|、|\band\b")
-        if 2 <= len(parts) <= 12 and all(len(normalise(part)) > 1 for part in parts):
-            lists.append([frozenset(form for half in _halves(part) for form in _forms(half)) for part in parts])
-    return frozenset(phrases), lists
+        if 2 <= len(parts) <= 12:
+            lists.append([_by_first_word({form for half in _halves(part) for form in _forms(half)}) for part in parts])
+    return Truth(normalise(text), _by_first_word(phrases), lists)
+
+
+def _by_first_word(phrases: set[Phrase]) -> Phrases:
+    table: Phrases = {}
+    for phrase in sorted(phrases, key=len, reverse=True):
+        table.setdefault(phrase[0], []).append(phrase)
+    return table
 
 
 def _split(text: str, separator: str) -> list[str]:
@@ -157,17 +158,14 @@ def _split(text: str, separator: str) -> list[str]:
 
 
 def _alternatives(text: str) -> list[str]:
-    """Split "A/B" and "A or B" where they are alternatives, not "mg/dL", "120/80" or "Na/K"; share a head noun."""
+    """Split "A/B" and "A or B", but not "mg/dL", "120/80" or "Na/K"; "viral or bacterial rash" share their noun."""
     parts = _split(text, "/")
     units = {unit for sizes in terms.UNITS for unit in sizes}
-    names = [p for p in parts if p.lower() not in units and (len(p) > 2 or p.isdigit() or not p.isascii())]
-    numbers = sum(part.replace(".", "").isdigit() for part in parts)
-    if (len(parts) < 3 and names != parts) or numbers >= max(2, len(parts) // 2):
+    if any(part.lower() in units for part in parts) or all(len(part) < 3 or part.isdigit() for part in parts):
         parts = [text]
     parts = [piece for part in parts for piece in _split(part, r"\bor\b|或者?")]
-    head = " ".join(parts[-1].split()[1:]) if parts else ""
-    adjective = re.compile(r"\w+(?:al|ic|ive|ous|ar|ary|ior)|left|right")
-    return [f"{part} {head}" if head and adjective.fullmatch(part) else part for part in parts]
+    noun = " ".join(parts[-1].split()[1:]) if parts else ""
+    return [f"{part} {noun}" if noun and cues.ADJECTIVE.fullmatch(part) else part for part in parts]
 
 
 def _halves(text: str) -> Iterator[str]:
@@ -175,15 +173,11 @@ def _halves(text: str) -> Iterator[str]:
     yield re.sub("[()]", " ", text)
     if not (match := re.search(r"\(([^()]*)\)", text)):
         return
-    head, inner, tail = text[: match.start()].strip(), match[1], text[match.end():]
-    tail = re.sub(r"\([^()]*\)|[()]", "", tail).strip()
-    yield f"{head} {tail}"
-    if all(word in terms.QUALIFIERS or not word[-1].isalpha() for word in normalise(inner).split()):
-        return
-    if tail and head:
-        yield " ".join([*head.split()[:-1], inner, tail])
-    for piece in _split(inner, r"[,;/、]|\bor\b|或") if not tail else ():
-        yield re.sub(r"(?i)^(?:also (?:known as|called)|accept|formerly|previously|aka|i\.e\.|又称|即)\s*", "", piece)
+    inner, tail = match[1], re.sub(r"\([^()]*\)|[()]", "", text[match.end():]).strip()
+    yield f"{text[: match.start()]} {tail}"
+    qualifies = all(word in terms.QUALIFIERS or not word.isalpha() for word in normalise(inner).split())
+    if not qualifies and not tail:
+        yield from (cues.ALSO_CALLED.sub("", piece) for piece in _split(inner, r"[,;/、]|\bor\b|或"))
 
 
 def _forms(text: str) -> Iterator[Phrase]:
@@ -191,75 +185,81 @@ def _forms(text: str) -> Iterator[Phrase]:
     for words in variants(tuple(normalise(text).split())):
         if words:
             yield words
-        if not 2 <= len(words) <= 5 or {"and", "or", "to", "with"} & set(words) or any(not w.isascii() for w in words):
+        if not 2 <= len(words) <= 5 or not "".join(words).isascii() or {"and", "or", "to", "with"} & set(words):
             continue
         for cut in range(1, len(words)):
             head, tail = words[:cut], words[cut:]
-            if tail[0] == "of" and len(tail) > 1:
-                yield tail[1:] + head
-            elif "of" not in words and len(tail[0]) > 1 and tail[0].isalpha() and not head[0][0].isdigit():
-                yield tail + head
-                yield (*tail, "of", *head)
-            if head[-1] in terms.PREFIXES or (len(words) == 2 and "".join(words).isalpha() and len(head[0]) > 2):
+            if tail[0] == "of":
+                yield (*tail[1:], *head)
+            elif "of" not in words and len(tail[0]) > 1 and tail[0].isalpha():
+                yield from ((*tail, *head), (*tail, "of", *head))
+            if head[-1] in terms.PREFIXES:
                 yield (*head[:-1], head[-1] + tail[0], *tail[1:])
 
 
 def variants(words: Phrase) -> list[Phrase]:
     """Return a phrase and its equals: each abbreviation, synonym, quantity or prefix in it exchanged, up to a limit."""
+    if len(words) > MAX_WORDS:
+        return [words]
     tails: list[list[Phrase]] = [[()]]  # tails[k]: the variants of the last k words
-    for position in range(len(words) - 1, -1, -1) if len(words) <= 40 else ():
+    for position in reversed(range(len(words))):
         rest = words[position:]
-        swaps: list[tuple[int, Phrase]] = [(2, equal) for equal in terms.equal_quantities(*rest[:2])]
+        swaps: list[tuple[int, Phrase]] = [(1, rest[:1])]  # how many words give way to which
+        swaps += [(2, equal) for equal in terms.equal_quantities(*rest[:2])]
         swaps += [(1, (start, rest[0].removeprefix(start))) for start in terms.PREFIXES
                   if rest[0].startswith(start) and len(rest[0]) >= len(start) + 4]
         for phrase, equals in terms.synonym_table().get(rest[0], {}).items():
             if rest[: len(phrase)] == phrase:
                 swaps += [(len(phrase), equal) for equal in sorted(equals)]
-        options = [(rest[0], *tail) for tail in tails[-1]]
-        options += [equal + tail for length, equal in swaps for tail in tails[len(rest) - length]]
+        options = [equal + tail for length, equal in swaps for tail in tails[len(rest) - length]]
         tails.append(list(dict.fromkeys(options))[:MAX_VARIANTS])
-    return tails[-1] if len(words) <= 40 else [words]
+    return tails[-1]
 
 
 # --- 3. Find the mentions ---------------------------------------------------------------------------------------------
 
 
 class Mention(NamedTuple):
-    """Words `start` to `end` of a sentence, and the tokens before and after them."""
+    """Words `start` to `end` of a sentence."""
 
     sentence: Sentence
     start: int
     end: int
-    before: list[str]
-    after: list[str]
+
+    @property
+    def words(self) -> Phrase:
+        """The words of the mention."""
+        return self.sentence.words[self.start: self.end]
+
+    @property
+    def before(self) -> list[str]:
+        """The tokens before it in its sentence."""
+        first = self.sentence.at[self.start]
+        return [token.text for token in self.sentence.tokens[max(0, first - CONTEXT): first]]
+
+    @property
+    def after(self) -> list[str]:
+        """The tokens after it in its sentence."""
+        last = self.sentence.at[self.end - 1] + 1
+        return [token.text for token in self.sentence.tokens[last: last + CONTEXT]]
 
 
-def find_mentions(sentences: list[Sentence], phrases: Iterable[Phrase]) -> list[Mention]:
-    """Return the mentions of any phrase; two that touch are one, as are two names: "thiamine or vitamin B1"."""
-    places: dict[str, list[tuple[int, int]]] = {}
-    for number, sentence in enumerate(sentences):
+def find_mentions(sentences: list[Sentence], phrases: Phrases) -> list[Mention]:
+    """Return the mentions of any phrase; two names of the same thing are one: "thiamine (vitamin B1)"."""
+    mentions: list[Mention] = []
+    for sentence in sentences:
+        last = Mention(sentence, 0, 0)
         for start, word in enumerate(sentence.words):
-            places.setdefault(word, []).append((number, start))
-    found = [(number, start, start + len(phrase)) for phrase in phrases for number, start in places.get(phrase[0], ())
-             if tuple(sentences[number].words[start: start + len(phrase)]) == phrase
-             and is_whole(sentences[number], start, start + len(phrase))]
-    spans: list[tuple[int, int, int]] = []
-    for number, start, end in sorted(found, key=lambda span: (span[0], span[1], -span[2])):
-        last_number, last_start, last_end = spans[-1] if spans else (-1, 0, 0)
-        if number != last_number or start < last_end < end or not (
-                cues.ALIAS_WORDS.issuperset(sentences[number].words[last_end: start])):
-            spans.append((number, start, end))
-        else:
-            spans[-1] = (number, last_start, max(end, last_end))
-    if len(spans) > MAX_MENTIONS:
-        spans = spans[: MAX_MENTIONS // 2] + spans[-MAX_MENTIONS // 2:]
-    return [_with_context(sentences[number], start, end) for number, start, end in spans]
-
-
-def _with_context(sentence: Sentence, start: int, end: int) -> Mention:
-    first, last = sentence.at[start], sentence.at[end - 1] + 1
-    before, after = sentence.tokens[max(0, first - CONTEXT): first], sentence.tokens[last: last + CONTEXT]
-    return Mention(sentence, start, end, [token.text for token in before], [token.text for token in after])
+            for phrase in phrases.get(word, ()):
+                end = start + len(phrase)
+                if end <= last.end or sentence.words[start:end] != phrase or not is_whole(sentence, start, end):
+                    continue
+                if last.words and start >= last.end and cues.ALIAS_WORDS.issuperset(sentence.words[last.end: start]):
+                    start = mentions.pop().start
+                last = Mention(sentence, start, end)
+                mentions.append(last)
+                break
+    return mentions if len(mentions) <= MAX_MENTIONS else mentions[:MAX_MENTIONS // 2] + mentions[-MAX_MENTIONS // 2:]
 
 
 def is_whole(sentence: Sentence, start: int, end: int) -> bool:
@@ -279,32 +279,34 @@ def is_whole(sentence: Sentence, start: int, end: int) -> bool:
 
 def objection(mention: Mention, question: Question) -> str:
     """Return why a mention does not state its phrase, or "" where it does."""
-    before, after = write(mention.before), write(mention.after)
+    before, after = cues.write(mention.before), cues.write(mention.after)
     if cues.DENIED_BEFORE.search(cues.HARMLESS_NOT.sub("", before)):
         return "negated"
     if cues.NOT_THE_ANSWER.match(after) or (cues.DENIED_AFTER.match(after) and not question.asks_odd_one):
         return "denied"
-    if mention.sentence.closes == "?" or cues.REFUSES.search(before.rpartition("but ")[2]) or cues.REFUSES.search(after):
+    refused = cues.REFUSES.search(before.rpartition("but ")[2]) or cues.REFUSES.search(after)
+    if refused or mention.sentence.closes == "?":
         return "asks or refuses"
     return "echoes the question" if is_echo(mention, question) else ""
 
 
 def is_echo(mention: Mention, question: Question) -> bool:
     """True where a mention and the words beside it stand in the question."""
-    words, start, end = mention.sentence.words, mention.start, mention.end
-    size = max(4, end - start + 2) if words[start].isascii() else max(8, end - start + 4)
-    return any(f" {' '.join(words[first: first + size])} " in question.words
-               for first in range(max(0, end - size), min(start, len(words) - size) + 1))
+    words = mention.sentence.words
+    size = len(mention.words) + (2 if mention.words[0].isascii() else 4)
+    size = max(size, 4 if mention.words[0].isascii() else 8)
+    starts = range(max(0, mention.end - size), min(mention.start, len(words) - size) + 1)
+    return any(f" {' '.join(words[start: start + size])} " in question.words for start in starts)
 
 
-def is_listed(mention: Mention, several: bool, rows: set[Phrase]) -> bool:
-    """True where a mention is one of several candidates: "X or Y", a list item, a sentence or comma row of names."""
-    before, after = write(mention.before), write(mention.after)
-    if tuple(mention.sentence.words) in rows:
+def is_listed(mention: Mention, sentences: list[Sentence]) -> bool:
+    """True where a mention is one of several candidates: "X or Y", a list item, one in a row of names."""
+    before, after = cues.write(mention.before), cues.write(mention.after)
+    if cues.OR_AFTER.match(after) or cues.OR_BEFORE.search(before) or in_row(mention):
         return True
-    if several and mention.sentence.opens == "•" and not cues.COMMITS.search(before + after):
-        return True
-    return bool(cues.OR_AFTER.match(after) or cues.OR_BEFORE.search(before)) or in_row(mention)
+    if mention.sentence.opens == "•" and not cues.COMMITS.search(before + after):
+        return sum(sentence.opens == "•" for sentence in sentences) > 1
+    return False
 
 
 def in_row(mention: Mention) -> bool:
@@ -319,6 +321,12 @@ def in_row(mention: Mention) -> bool:
     return len(row) + 1 >= (3 if joined else 5)
 
 
+def _pieces(tokens: list[str]) -> list[list[str]]:
+    """Cut tokens at the commas."""
+    commas = [k for k, token in enumerate(tokens) if token == ","]
+    return [tokens[start + 1: end] for start, end in zip([-1, *commas], [*commas, len(tokens)], strict=True)]
+
+
 def _names(pieces: Iterable[list[str]], nearest: int) -> list[list[str]]:
     """Return the pieces that carry on a row; the last one need only begin (or end) as a name: "and gout is rare"."""
     row = []
@@ -327,25 +335,9 @@ def _names(pieces: Iterable[list[str]], nearest: int) -> list[list[str]]:
         if not name or name[nearest] in cues.NOT_IN_A_NAME:
             break
         row.append(piece)
-        if not is_name(piece):
+        if not cues.is_name(piece):
             break
     return row
-
-
-def _pieces(tokens: list[str]) -> list[list[str]]:
-    """Cut tokens at the commas."""
-    pieces: list[list[str]] = [[]]
-    for token in tokens:
-        if token == ",":
-            pieces.append([])
-        else:
-            pieces[-1].append(token)
-    return pieces
-
-
-def is_name(words: Sequence[str]) -> bool:
-    """True for a few words without a verb or preposition, as "acute gout"."""
-    return 1 <= len(words) <= (4 if "".join(words).isascii() else 10) and cues.NOT_IN_A_NAME.isdisjoint(words)
 
 
 def lone_names(sentences: list[Sentence]) -> set[Phrase]:
@@ -353,40 +345,38 @@ def lone_names(sentences: list[Sentence]) -> set[Phrase]:
     found = {}
     for sentence in sentences:
         name = tuple(dropwhile(cues.LEADS.__contains__, (token.text for token in sentence.tokens[:16])))
-        if is_name(name):
-            found[name] = tuple(sentence.words)
+        if cues.is_name(name):
+            found[name] = sentence.words
     return set(found.values()) if len(found) >= 3 else set()
 
 
 # --- 5. Verdict -------------------------------------------------------------------------------------------------------
 
 
-def judge_phrases(sentences: list[Sentence], phrases: Iterable[Phrase], question: Question,
-                  alone: bool = True) -> tuple[bool, str]:
+def judge_phrases(sentences: list[Sentence], phrases: Phrases, question: Question, alone: bool = True) -> tuple[bool, str]:
     """Return whether a phrase is stated as the answer, and why; `alone` is False for one part of a list."""
     mentions = find_mentions(sentences, phrases)
     rows = lone_names(sentences) if mentions and alone else set()
-    several = sum(sentence.opens == "•" for sentence in sentences) > 1
     stated, hedged, reason = None, False, "no match"
     for mention in mentions:
         why = objection(mention, question)
-        if not why and alone and is_listed(mention, several, rows):
+        if not why and alone and (mention.sentence.words in rows or is_listed(mention, sentences)):
             why = "several answers listed"
         if why:
             reason, hedged = why, hedged or why in ("several answers listed", "asks or refuses")
             stated = None if why == "denied" else stated
-        elif not hedged or cues.COMMITS.search(write(mention.before) + write(mention.after)):
+        elif not hedged or cues.COMMITS.search(cues.write(mention.before + mention.after)):
             stated = stated or mention
     if stated and alone and names_another(sentences, mentions, question):
         return False, "another answer stated"
-    return (True, " ".join(stated.sentence.words[stated.start: stated.end])) if stated else (False, reason)
+    return (True, " ".join(stated.words)) if stated else (False, reason)
 
 
 def names_another(sentences: list[Sentence], mentions: list[Mention], question: Question) -> bool:
     """True where a sentence "the answer is ..." (or "the diagnosis is ...", if that was asked) holds no mention."""
     mentioned = [mention.sentence for mention in mentions]
     for sentence in sentences:
-        named = cues.NAMES_THE_ANSWER.search(write(token.text for token in sentence.tokens[:60]))
+        named = cues.NAMES_THE_ANSWER.search(sentence.text)
         if named and (question.asks_diagnosis or named[1] in ("answer", "答案")) and sentence not in mentioned:
             return True
     return False

@@ -8,8 +8,14 @@ before or after a mention in its sentence. In the examples the mention stands in
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 from lite_huatuo.verifier.medical_terms import normalise
+
+
+def write(tokens: Iterable[str]) -> str:
+    """Write tokens as a text for the cues: Chinese without spaces, every other token followed by one."""
+    return "".join(token if "\u4e00" <= token[0] <= "\u9fff" or token == "、" else token + " " for token in tokens)
 
 
 def _any(table: str) -> str:
@@ -101,6 +107,13 @@ ALIAS_WORDS = frozenset(["or", "also", "known", "as", "called", "termed", "aka",
 
 # Words that no bare name holds; without them "acute gout" is one of a row of names, and "gout causes pain" is none.
 NOT_IN_A_NAME = frozenset(["is", "are", "was", "were", "be", "been", "has", "have", "had", "can", "may", "will", "doe", "did", "which", "that", "who", "because", "from", "in", "by", "with", "for", "to", "cause", "treat", "show", "suggest", "and", "or", "是", "为", "的", "可", "应", ",", ":", "、"])
+
+
+def is_name(words: Sequence[str]) -> bool:
+    """True for a few words without a verb or preposition, as "acute gout"."""
+    return 1 <= len(words) <= (4 if "".join(words).isascii() else 10) and NOT_IN_A_NAME.isdisjoint(words)
+
+
 ROW_JOINTS = frozenset(["and", "or"])
 
 # Words before a name that stands alone: "It is [gout]", "maybe [gout]".
@@ -116,6 +129,12 @@ COMMITS = re.compile(_any("""answer | diagnosis | likely | therefore | thus | co
 NAMES_THE_ANSWER = re.compile(
     r"(\banswer|\bdiagnosis|答案|诊断)(?: (?:\S+ ){0,5}?(?:is|be|:) |应?[是为]|: )(?!"
     + _any("made | based | confirmed | established | supported | not | clinical | often | usually | as follows") + r")(?=\w)")
+
+# --- In the ground truth ----------------------------------------------------------------------------------------------
+
+ANSWER_LABEL = re.compile(r"^(?:[A-H][.:)]\s+|(?:the )?(?:correct |final )?answer(?: is|:)\s+)", re.IGNORECASE)
+ALSO_CALLED = re.compile(r"^(?:also known as|also called|accept|formerly|previously|aka|i\.e\.|又称|即)\s*", re.IGNORECASE)
+ADJECTIVE = re.compile(r"\w+(?:al|ic|ive|ous|ar|ary|ior)|left|right")
 
 # The polarity of a reply to a yes/no question: "Yes, ...", "The statement is not true".
 POLARITY = re.compile(

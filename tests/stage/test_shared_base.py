@@ -94,7 +94,7 @@ def test_gradients_are_those_of_the_dequantised_network_even_after_evaluation(sh
         torch.testing.assert_close(found[key], expected[key], rtol=1e-3, atol=1e-4)
 
 
-def test_keeping_dequantised_weights_changes_no_number(shared: SharedBase, toy: dict[str, str], toy_run: RunDir) -> None:
+def test_keeping_dequantised_weights_changes_nothing(shared: SharedBase, toy: dict[str, str], toy_run: RunDir) -> None:
     kept = SharedBase.from_adapters(
         backends.load(toy["model"], keep_dequantised=True), {"actor": toy_run.final("sft")}, ("actor",)
     )
