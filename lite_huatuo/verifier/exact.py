@@ -12,9 +12,8 @@ It compares words, not meanings: a right answer in other words is judged wrong.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import dropwhile
 from typing import NamedTuple
 
 from lite_huatuo.verifier import exact_cues as cues
@@ -24,7 +23,8 @@ from lite_huatuo.verifier.medical_terms import HARD, SOFT, Token, normalise
 
 Phrase = tuple[str, ...]
 Phrases = dict[str, list[Phrase]]  # by first word, the longest first
-MAX_WORDS, MAX_VARIANTS, MAX_OPTIONS, MAX_PHRASES, MAX_MENTIONS = 40, 48, 400, 4000, 200  # so that nothing takes long
+Reply = list["Sentence"]
+MAX_WORDS, MAX_VARIANTS, MAX_OPTIONS, MAX_MENTIONS = 40, 48, 200, 200  # so that nothing takes long
 CONTEXT = 30  # how many tokens before and after a mention are looked at
 
 
@@ -40,27 +40,27 @@ class ExactVerifier:
 
 def judge(item: Item) -> Verdict:
     """Judge one item; a ground truth without any letter or digit is the one thing that cannot be judged."""
-    sentences = cut_sentences(item.final_response)
+    reply = cut_sentences(item.final_response)
     truth, question = read_ground_truth(item.ground_truth), read_question(item.question)
     bare = truth.words.replace(" ", "")
     if bare in terms.YES | terms.NO:
-        return judge_polarity(sentences, bare in terms.YES)
+        return judge_polarity(reply, bare in terms.YES)
     if not truth.phrases:
         return Verdict(None, failure="the ground truth has no letter or digit; give it an answer")
-    if " ".join(word for sentence in sentences for word in sentence.words) == truth.words:
+    if " ".join(word for sentence in reply for word in sentence.words) == truth.words:
         return Verdict(True, f"match: {truth.words}")
-    stated, why = judge_phrases(sentences, truth.phrases, question)
+    stated, why = judge_phrases(reply, truth.phrases, question)
     for parts in truth.lists if not stated else ():
-        verdicts = [judge_phrases(sentences, part, question, alone=False) for part in parts]
+        verdicts = [judge_phrases(reply, part, question, alone=False) for part in parts]
         if all(part_stated for part_stated, _ in verdicts):
             stated, why = True, " + ".join(part for _, part in verdicts)
             break
     return Verdict(stated, f"match: {why}" if stated else why)
 
 
-def judge_polarity(sentences: list[Sentence], wanted: bool) -> Verdict:
+def judge_polarity(reply: Reply, wanted: bool) -> Verdict:
     """Judge a yes/no ground truth by the first polarity that the reply states."""
-    found = next(filter(None, (cues.POLARITY.search(sentence.text.lower()) for sentence in sentences)), None)
+    found = cues.POLARITY.search(". ".join(sentence.text for sentence in reply).lower())
     if not found:
         return Verdict(False, "no polarity stated")
     says = (found[2] in terms.YES) != bool(found[1])
@@ -68,7 +68,6 @@ def judge_polarity(sentences: list[Sentence], wanted: bool) -> Verdict:
 
 
 # --- 1. Fold ----------------------------------------------------------------------------------------------------------
-
 
 class Sentence(NamedTuple):
     """What stands between two stops; `words` are its tokens without commas, and `at[k]` is the token of word k."""
@@ -93,7 +92,7 @@ class Question(NamedTuple):
     asks_diagnosis: bool
 
 
-def cut_sentences(text: str) -> list[Sentence]:
+def cut_sentences(text: str) -> Reply:
     """Fold a text and cut it at its stops."""
     sentences = []
     current: list[Token] = []
@@ -120,7 +119,6 @@ def read_question(text: str) -> Question:
 
 # --- 2. Read the ground truth -----------------------------------------------------------------------------------------
 
-
 class Truth(NamedTuple):
     """A ground truth: its words, the phrases that state it, and its lists, of which every part must be stated."""
 
@@ -132,12 +130,12 @@ class Truth(NamedTuple):
 @lru_cache(maxsize=4096)
 def read_ground_truth(text: str) -> Truth:
     """Read what a ground truth accepts: "A/B", "A or B" and "A (B)" either half, "A, B and C" every part."""
-    bare = cues.ANSWER_LABEL.sub("", terms.fold_characters(text).strip())
+    bare = cues.LABEL.sub("", terms.fold_characters(text).strip())
     options = dict.fromkeys(half for option in [bare, *_alternatives(bare)] for half in _halves(option))
     phrases: set[Phrase] = set()
     lists = []
     for option in list(options)[:MAX_OPTIONS]:
-        phrases.update(_forms(option) if len(phrases) < MAX_PHRASES else ())
+        phrases.update(_forms(option))
         parts = _split(option, r",\s|;|、|\band\b")
         if 2 <= len(parts) <= 12:
             lists.append([_by_first_word({form for half in _halves(part) for form in _forms(half)}) for part in parts])
@@ -218,7 +216,6 @@ def variants(words: Phrase) -> list[Phrase]:
 
 # --- 3. Find the mentions ---------------------------------------------------------------------------------------------
 
-
 class Mention(NamedTuple):
     """Words `start` to `end` of a sentence."""
 
@@ -244,38 +241,37 @@ class Mention(NamedTuple):
         return [token.text for token in self.sentence.tokens[last: last + CONTEXT]]
 
 
-def find_mentions(sentences: list[Sentence], phrases: Phrases) -> list[Mention]:
+def find_mentions(reply: Reply, phrases: Phrases) -> list[Mention]:
     """Return the mentions of any phrase; two names of the same thing are one: "thiamine (vitamin B1)"."""
     mentions: list[Mention] = []
-    for sentence in sentences:
+    for sentence in reply:
         last = Mention(sentence, 0, 0)
-        for start, word in enumerate(sentence.words):
-            for phrase in phrases.get(word, ()):
-                end = start + len(phrase)
-                if end <= last.end or sentence.words[start:end] != phrase or not is_whole(sentence, start, end):
-                    continue
-                if last.words and start >= last.end and cues.ALIAS_WORDS.issuperset(sentence.words[last.end: start]):
-                    start = mentions.pop().start
+        for start, end in _places(sentence, phrases):
+            if 0 < last.end <= start and cues.ALIAS_WORDS.issuperset(sentence.words[last.end: start]):
+                start = mentions.pop().start
+            if end > last.end:
                 last = Mention(sentence, start, end)
                 mentions.append(last)
-                break
     return mentions if len(mentions) <= MAX_MENTIONS else mentions[:MAX_MENTIONS // 2] + mentions[-MAX_MENTIONS // 2:]
 
 
+def _places(sentence: Sentence, phrases: Phrases) -> Iterator[tuple[int, int]]:
+    """Yield where a phrase begins and ends, the longest of those that begin at the same word."""
+    for start, word in enumerate(sentence.words):
+        for phrase in phrases.get(word, ()):
+            end = start + len(phrase)
+            if sentence.words[start:end] == phrase and is_whole(sentence, start, end):
+                yield start, end
+                break
+
+
 def is_whole(sentence: Sentence, start: int, end: int) -> bool:
-    """False for "12" in "B12", "46" in "46p" and "40 minutes" in "20 to 40 minutes"; "500mg" holds "500"."""
-    tokens, words, after = sentence.tokens, sentence.words, sentence.at[end - 1] + 1
-    if tokens[sentence.at[start]].glued or (after < len(tokens) and tokens[after].glued and not (
-            words[end - 1].isdigit() and any(tokens[after].text in sizes for sizes in terms.UNITS))):
-        return False
-    if not words[start][0].isdigit() or end - start > 3:
-        return True
-    around = ["#" if word[0].isdigit() else word for word in words[max(0, start - 2): end + 2]]
-    return (start < 2 or around[:2] != ["#", "to"]) and (end + 2 > len(words) or around[-2:] != ["to", "#"])
+    """False for "12" in "B12" and "46" in "46p": a digit and a letter without a space between them are one word."""
+    first, after = sentence.at[start], sentence.at[end - 1] + 1
+    return not any(token.glued for token in (sentence.tokens[first], *sentence.tokens[after: after + 1]))
 
 
 # --- 4. Strike out ----------------------------------------------------------------------------------------------------
-
 
 def objection(mention: Mention, question: Question) -> str:
     """Return why a mention does not state its phrase, or "" where it does."""
@@ -284,6 +280,8 @@ def objection(mention: Mention, question: Question) -> str:
         return "negated"
     if cues.NOT_THE_ANSWER.match(after) or (cues.DENIED_AFTER.match(after) and not question.asks_odd_one):
         return "denied"
+    if mention.words[0][0].isdigit() and (cues.RANGE_BEFORE.search(before) or cues.RANGE_AFTER.match(after)):
+        return "part of a range"
     refused = cues.REFUSES.search(before.rpartition("but ")[2]) or cues.REFUSES.search(after)
     if refused or mention.sentence.closes == "?":
         return "asks or refuses"
@@ -293,89 +291,59 @@ def objection(mention: Mention, question: Question) -> str:
 def is_echo(mention: Mention, question: Question) -> bool:
     """True where a mention and the words beside it stand in the question."""
     words = mention.sentence.words
-    size = len(mention.words) + (2 if mention.words[0].isascii() else 4)
-    size = max(size, 4 if mention.words[0].isascii() else 8)
+    beside = 2 if mention.words[0].isascii() else 4  # words or Chinese characters
+    size = max(2 * beside, len(mention.words) + beside)
     starts = range(max(0, mention.end - size), min(mention.start, len(words) - size) + 1)
     return any(f" {' '.join(words[start: start + size])} " in question.words for start in starts)
 
 
-def is_listed(mention: Mention, sentences: list[Sentence]) -> bool:
-    """True where a mention is one of several candidates: "X or Y", a list item, one in a row of names."""
+def is_listed(mention: Mention, reply: Reply) -> bool:
+    """True where a mention is one of several candidates: "X or Y", "X, Y and Z", an item of a list."""
     before, after = cues.write(mention.before), cues.write(mention.after)
-    if cues.OR_AFTER.match(after) or cues.OR_BEFORE.search(before) or in_row(mention):
+    if cues.OR_AFTER.match(after) or cues.OR_BEFORE.search(before) or is_in_row(before, after):
         return True
-    if mention.sentence.opens == "•" and not cues.COMMITS.search(before + after):
-        return sum(sentence.opens == "•" for sentence in sentences) > 1
-    return False
+    item = mention.sentence.opens == "•" and not cues.COMMITS.search(before + after)
+    return item and sum(sentence.opens == "•" for sentence in reply) > 1
 
 
-def in_row(mention: Mention) -> bool:
+def is_in_row(before: str, after: str) -> bool:
     """True in a row of names: three with "and" or "or" ("X, Y and Z"), or five without."""
-    left, right = _pieces(mention.before), _pieces(mention.after)
-    row = []  # the other names
-    if cues.ROW_JOINTS.issuperset(left[-1]):
-        row += _names(reversed(left[:-1]), nearest=-1)
-    if not right[0] or right[0][0] in cues.ROW_JOINTS:
-        row += _names(right if right[0] else right[1:], nearest=0)
-    joined = any(cues.ROW_JOINTS.intersection(piece[:1]) for piece in [left[-1], *row])
-    return len(row) + 1 >= (3 if joined else 5)
+    left, right = cues.ROW_BEFORE.findall(before)[0], cues.ROW_AFTER.findall(after)[0]  # both match the empty text
+    names = left[0].count(",") + 1 + right[0].count(",") + bool(right[1])
+    return names >= (3 if left[1] or right[1] else 5)
 
 
-def _pieces(tokens: list[str]) -> list[list[str]]:
-    """Cut tokens at the commas."""
-    commas = [k for k, token in enumerate(tokens) if token == ","]
-    return [tokens[start + 1: end] for start, end in zip([-1, *commas], [*commas, len(tokens)], strict=True)]
-
-
-def _names(pieces: Iterable[list[str]], nearest: int) -> list[list[str]]:
-    """Return the pieces that carry on a row; the last one need only begin (or end) as a name: "and gout is rare"."""
-    row = []
-    for piece in pieces:
-        name = [word for word in piece if word not in cues.ROW_JOINTS]
-        if not name or name[nearest] in cues.NOT_IN_A_NAME:
-            break
-        row.append(piece)
-        if not cues.is_name(piece):
-            break
-    return row
-
-
-def lone_names(sentences: list[Sentence]) -> set[Phrase]:
-    """Return the sentences that are bare names, as "It is gout", where at least three different ones stand."""
-    found = {}
-    for sentence in sentences:
-        name = tuple(dropwhile(cues.LEADS.__contains__, (token.text for token in sentence.tokens[:16])))
-        if cues.is_name(name):
-            found[name] = sentence.words
-    return set(found.values()) if len(found) >= 3 else set()
+def lone_names(reply: Reply) -> set[Phrase]:
+    """Return the sentences that are bare names ("It is gout"), where at least three different ones stand."""
+    names = {match[1]: sentence.words for sentence in reply if (match := cues.LONE_NAME.fullmatch(sentence.text))}
+    return set(names.values()) if len(names) >= 3 else set()
 
 
 # --- 5. Verdict -------------------------------------------------------------------------------------------------------
 
-
-def judge_phrases(sentences: list[Sentence], phrases: Phrases, question: Question, alone: bool = True) -> tuple[bool, str]:
+def judge_phrases(reply: Reply, phrases: Phrases, question: Question, alone: bool = True) -> tuple[bool, str]:
     """Return whether a phrase is stated as the answer, and why; `alone` is False for one part of a list."""
-    mentions = find_mentions(sentences, phrases)
-    rows = lone_names(sentences) if mentions and alone else set()
+    mentions = find_mentions(reply, phrases)
+    rows = lone_names(reply) if mentions and alone else set()
     stated, hedged, reason = None, False, "no match"
     for mention in mentions:
         why = objection(mention, question)
-        if not why and alone and (mention.sentence.words in rows or is_listed(mention, sentences)):
+        if not why and alone and (mention.sentence.words in rows or is_listed(mention, reply)):
             why = "several answers listed"
         if why:
             reason, hedged = why, hedged or why in ("several answers listed", "asks or refuses")
             stated = None if why == "denied" else stated
         elif not hedged or cues.COMMITS.search(cues.write(mention.before + mention.after)):
             stated = stated or mention
-    if stated and alone and names_another(sentences, mentions, question):
+    if stated and alone and names_another(reply, mentions, question):
         return False, "another answer stated"
     return (True, " ".join(stated.words)) if stated else (False, reason)
 
 
-def names_another(sentences: list[Sentence], mentions: list[Mention], question: Question) -> bool:
+def names_another(reply: Reply, mentions: list[Mention], question: Question) -> bool:
     """True where a sentence "the answer is ..." (or "the diagnosis is ...", if that was asked) holds no mention."""
     mentioned = [mention.sentence for mention in mentions]
-    for sentence in sentences:
+    for sentence in reply:
         named = cues.NAMES_THE_ANSWER.search(sentence.text)
         if named and (question.asks_diagnosis or named[1] in ("answer", "答案")) and sentence not in mentioned:
             return True

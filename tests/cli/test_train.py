@@ -11,23 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lite_huatuo.cli.main import main
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Return a function that runs the command line in this process: (exit code, stdout, stderr)."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["lite-huatuo", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        shown = capsys.readouterr()
-        return int(stop.value.code or 0), shown.out, shown.err
-
-    return call
 
 
 @pytest.fixture
@@ -37,7 +22,7 @@ def recipe_file(short_recipe: Recipe, tmp_path: Path) -> Path:
     return path
 
 
-def test_train_both_stages_prints_the_table(run, recipe_file: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_train_both_stages_prints_the_table(run, recipe_file: Path, tmp_path: Path) -> None:
     code, out, err = run("train", "--recipe", recipe_file, "--run", tmp_path / "r", "--set", "ppo.total_episodes=16")
     assert code == 0
     for word in ("well-formed", "mean score", "verified right", "mean reply length", "base", "SFT + PPO", "(0/24)"):
@@ -48,7 +33,7 @@ def test_train_both_stages_prints_the_table(run, recipe_file: Path, tmp_path: Pa
     assert (tmp_path / "r" / "ppo" / "final" / "actor" / "adapter_model.safetensors").is_file()
 
 
-def test_stage_by_stage(run, recipe_file: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_stage_by_stage(run, recipe_file: Path, tmp_path: Path) -> None:
     words = ("train", "--recipe", recipe_file, "--run", tmp_path / "r", "--set", "ppo.total_episodes=8")
     assert run(*words, "--stage", "sft")[0] == 0
     assert not RunDir(tmp_path / "r").is_done("ppo")
@@ -59,7 +44,7 @@ def test_stage_by_stage(run, recipe_file: Path, tmp_path: Path) -> None:  # type
     assert RunDir(tmp_path / "r").is_done("ppo")
 
 
-def test_resume_with_another_recipe_is_refused_with_the_difference(run, recipe_file: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_resume_with_another_recipe_is_refused_with_the_difference(run, recipe_file: Path, tmp_path: Path) -> None:
     words = ("train", "--recipe", recipe_file, "--run", tmp_path / "r", "--stage", "sft")
     assert run(*words)[0] == 0
     code, _, err = run(*words, "--resume", "--set", "ppo.kl_coef=0.5")
@@ -67,7 +52,7 @@ def test_resume_with_another_recipe_is_refused_with_the_difference(run, recipe_f
     assert "ppo.kl_coef: 0.03 → 0.5" in err
 
 
-def test_dry_run_tells_steps_and_tokens_and_writes_nothing(run, recipe_file: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_dry_run_tells_steps_and_tokens_and_writes_nothing(run, recipe_file: Path, tmp_path: Path) -> None:
     code, out, _ = run("train", "--recipe", recipe_file, "--run", tmp_path / "r", "--dry-run")
     assert code == 0
     for words in (
@@ -95,7 +80,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_mistake_is_told_in_one_line_and_leaves_nothing(run, recipe_file: Path, tmp_path: Path, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_mistake_is_told_in_one_line_and_leaves_nothing(run, recipe_file: Path, tmp_path: Path, name: str) -> None:
     words, message = BROKEN[name]
     code, _, err = run("train", "--recipe", recipe_file, "--run", tmp_path / "r", *words)
     assert code == 1
@@ -115,7 +100,7 @@ DATA = {
 
 
 @pytest.mark.parametrize("name", DATA)
-def test_bad_problems_are_told_with_their_line(run, recipe_file: Path, tmp_path: Path, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_bad_problems_are_told_with_their_line(run, recipe_file: Path, tmp_path: Path, name: str) -> None:
     text, message = DATA[name]
     (tmp_path / "problems.jsonl").write_text(text)
     code, _, err = run(
@@ -133,7 +118,7 @@ def test_bad_problems_are_told_with_their_line(run, recipe_file: Path, tmp_path:
     assert not (tmp_path / "r").exists(), "nothing half-written"
 
 
-def test_a_model_without_a_chat_template_is_told(run, recipe_file: Path, toy: dict[str, str], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_model_without_a_chat_template_is_told(run, recipe_file: Path, toy: dict[str, str], tmp_path: Path) -> None:
     import shutil
 
     shutil.copytree(toy["model"], tmp_path / "model")
@@ -165,13 +150,13 @@ def test_a_model_without_a_chat_template_is_told(run, recipe_file: Path, toy: di
     assert code == 0, err
 
 
-def test_overwrite_and_resume_exclude_each_other(run, recipe_file: Path) -> None:  # type: ignore[no-untyped-def]
+def test_overwrite_and_resume_exclude_each_other(run, recipe_file: Path) -> None:
     code, _, err = run("train", "--recipe", recipe_file, "--resume", "--overwrite")
     assert code == 2
     assert "exclude" in err
 
 
-def test_chat_once_answers_from_a_run_and_from_its_export(run, toy_run: RunDir, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_chat_once_answers_from_a_run_and_from_its_export(run, toy_run: RunDir, tmp_path: Path) -> None:
     question = "Patient 301 has rash. Which cure?"
     code, from_run, _ = run("chat", toy_run.path, "--once", question)
     assert code == 0
@@ -184,7 +169,7 @@ def test_chat_once_answers_from_a_run_and_from_its_export(run, toy_run: RunDir, 
     assert from_export == from_run
 
 
-def test_export_of_a_run_that_has_nothing_yet(run, short_recipe: Recipe, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_export_of_a_run_that_has_nothing_yet(run, short_recipe: Recipe, tmp_path: Path) -> None:
     RunDir.create(tmp_path / "r", short_recipe.model_dump())
     code, _, err = run("export", tmp_path / "r", "--to", tmp_path / "m")
     assert code == 1
@@ -210,7 +195,7 @@ def test_help_is_quick_and_needs_no_torch() -> None:
 
 def test_interrupt_exits_130_and_says_how_to_go_on(
     run, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     from lite_huatuo.training import sft
 
     def interrupt(*_: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -303,7 +302,6 @@ def test_the_same_item_always_gets_the_same_verdict(reply: str) -> None:
 
 
 @pytest.mark.parametrize("piece", ["gout ", "not ", "(", "1,", "a ", "- x\n", "痛", "not a, ", "one hundred "])
-def test_long_replies_take_linear_time(piece: str) -> None:
-    start = time.perf_counter()
-    judge("gout", piece * (100_000 // len(piece)), "What is it?")
-    assert time.perf_counter() - start < 4, "100 KB takes under a second; the rest is for a slow machine"
+def test_long_replies_are_judged_too(piece: str) -> None:
+    """100 KB; patterns that backtrack would not come to an end here."""
+    assert judge("gout", piece * (100_000 // len(piece)), "What is it?").failure is None
