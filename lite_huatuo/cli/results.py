@@ -1,4 +1,4 @@
-"""The result table: base, SFT and SFT+PPO side by side on the held-out problems."""
+"""What a finished run shows: the result table, its curves in a line each, one sample answer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from typing import Any
 
 from rich.table import Table
 
+from lite_huatuo import jsonl
+from lite_huatuo.run_dir import RunDir
+
+BARS = "▁▂▃▄▅▆▇█"
+CURVES = (("sft", "sft/loss"), ("ppo", "score/mean"), ("ppo", "score/form_share"), ("ppo", "reference/kl_per_token"))
 ROWS = {"base": "base", "sft": "SFT", "ppo": "SFT + PPO"}
 
 
@@ -33,3 +38,35 @@ def cells(summary: dict[str, Any]) -> list[str]:
 
 def _share(count: int, total: int) -> str:
     return f"{count / total:.2f} ({count}/{total})" if total else "-"
+
+
+def curves(run: RunDir) -> list[str]:
+    """Return one line for each of a few metrics: its course, first and last value."""
+    lines = []
+    for stage, name in CURVES:
+        path = run.stage(stage) / "metrics.jsonl"
+        values = [row[name] for _, row in jsonl.iter_rows(path) if name in row] if path.exists() else []
+        if values:
+            lines.append(f"{name:<24} {sparkline(values)}  {values[0]:.3g} → {values[-1]:.3g}")
+    return lines
+
+
+def sparkline(values: list[float], width: int = 40) -> str:
+    """Return the values as bars between their least and greatest, at most `width` of them, evenly chosen."""
+    if len(values) > width:
+        values = [values[round(i * (len(values) - 1) / (width - 1))] for i in range(width)]
+    low, span = min(values), max(values) - min(values)
+    return "".join(BARS[round((value - low) / span * (len(BARS) - 1)) if span else 0] for value in values)
+
+
+def sample(run: RunDir) -> str:
+    """Return one held-out question with the newest student's reply and verdict: a right one where there is one."""
+    paths = [run.path / "eval" / f"heldout.{name}.jsonl" for name in ("ppo", "sft")]
+    path = next((path for path in paths if path.exists()), None)
+    rows = [row for _, row in jsonl.iter_rows(path)] if path else []
+    if not rows:
+        return ""
+    best = max(rows, key=lambda row: (row["score"] or 0.0, row["well_formed"]))
+    reply = "".join(c for c in best["reply"] if c.isprintable() or c == "\n")  # nothing that steers a terminal
+    score = "not judged" if best["score"] is None else f"score {best['score']}"
+    return f"Question: {best['question']}\n\n{reply}\n\n({score}; ground truth: {best['ground_truth']})"

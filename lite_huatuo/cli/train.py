@@ -63,8 +63,8 @@ def _run(recipe: Recipe, path: Path, stage: str | None, *, resume: bool, overwri
     """Check everything that can be checked first, then open the run folder and train."""
     from rich.console import Console
 
+    from lite_huatuo.cli import results
     from lite_huatuo.cli.display import Display
-    from lite_huatuo.cli.results import table
     from lite_huatuo.run_dir import RunDir
     from lite_huatuo.training import heldout, preflight
 
@@ -86,8 +86,10 @@ def _run(recipe: Recipe, path: Path, stage: str | None, *, resume: bool, overwri
     except KeyboardInterrupt:
         click.echo(f"interrupted; go on with: lite-huatuo train --recipe {recipe.name} --run {path} --resume", err=True)
         raise
-    Console(width=120).print(table(heldout.read_report(run.path / "eval")))
-    click.echo(f"run folder: {run.path}\ntalk to it:  lite-huatuo chat {run.path}")
+    Console(width=120).print(results.table(heldout.read_report(run.path / "eval")))
+    click.echo("\n".join(["", *results.curves(run), "", results.sample(run), ""]))
+    click.echo(f"run folder: {run.path} (every reply with its verdict: {run.path / 'eval'})")
+    click.echo(f"talk to it: lite-huatuo chat {run.path}")
 
 
 def quiet_libraries() -> None:

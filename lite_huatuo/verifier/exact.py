@@ -307,10 +307,10 @@ def is_listed(mention: Mention, reply: Reply) -> bool:
 
 
 def is_in_row(before: str, after: str) -> bool:
-    """True in a row of names: three with "and" or "or" ("X, Y and Z"), or five without."""
+    """True in a row of names: three with "and" or "or" ("X, Y and Z"), or four without."""
     left, right = cues.ROW_BEFORE.findall(before)[0], cues.ROW_AFTER.findall(after)[0]  # both match the empty text
     names = left[0].count(",") + 1 + right[0].count(",") + bool(right[1])
-    return names >= (3 if left[1] or right[1] else 5)
+    return names >= (3 if left[1] or right[1] else 4)
 
 
 def lone_names(reply: Reply) -> set[Phrase]:

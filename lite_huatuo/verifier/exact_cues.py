@@ -27,8 +27,7 @@ def _any(table: str) -> str:
 # --- Denied by what stands before -------------------------------------------------------------------------------------
 
 # Begins a new clause, which a denial does not reach: "not rubella but [measles]".
-NEW_CLAUSE = _any("""but | however | because | since | so | therefore | thus | hence | although | though | yet | while
-    | which | that | who | is | are | was | were | rather | than""") + "|[,:] |、"
+NEW_CLAUSE = _any("but | however | because | although | while | which | that | who | is | are | was | were | than") + "|[,:] |、"
 WORD = rf"(?:(?!{NEW_CLAUSE})\S+ )"  # a word of the same clause
 
 # Denies the next few words: "no evidence of acute [gout]", "sepsis rather than [gout]", "more likely than [gout]".
@@ -54,7 +53,7 @@ DENIED_BEFORE = re.compile(
 
 # A "not" that denies no name: "not only [measles]", "cannot metabolise [phenylalanine]"; "does not suggest" denies one.
 HARMLESS_NOT = re.compile(
-    _any("not only | not just | not merely | no doubt | no longer") + "|"
+    _any("not only | not just | no doubt") + "|"
     + _any("do not | does not | did not | cannot | could not | should not | would not | will not | may not | might not")
     + "(?!" + _any("""be | suggest | support | indicate | fit | have | represent | consider | diagnose | point | mean
     | show | favor | confirm | reflect | explain | choose | select | think | believe""") + ")")
@@ -94,19 +93,18 @@ ASKS_ODD_ONE = re.compile(
 
 # Gives no answer: "I cannot say whether it is [gout]".
 REFUSES = re.compile(
-    _any("""I ... cannot | I ... could not | I ... unable | I ... do not know | I ... not sure | I ... not able
-    | we ... cannot | we ... do not know | unable to answer | unable to say | unable to determine
-    | cannot be answered | cannot be determined | as an AI | not enough information | insufficient information""")
+    _any("""I ... cannot | we ... cannot | I ... unable | I ... do not know | I ... not sure | unable to determine
+    | cannot be determined | as an AI | not enough information | insufficient information""")
     + "|不知道|无法(?:回答|确定|判断|作答)|不能回答|不确定")
 
 # An alternative follows: "[gout] or sepsis", "[麻疹]、风疹", but not "[46] or more".
 OR_AFTER = re.compile(
     rf"{WORD}?(?:, )?or (?!"
-    + _any("if | when | in | at | by | with | without | more | less | not | so | even | to | other | any | similar")
-    + ")|[^,:、的是可为 ]{0,3}(?:, )?(?:、|或(?!称)|还是)")
+    + _any("more | less | so | not | even | other | if | when")
+    + ")|[^,:、的是可为 ]{0,3}(?:、|或(?!称)|还是)")
 
 # An alternative stands before: "sepsis or acute [gout]", "风疹或[麻疹]", but not "发热、皮疹支持[麻疹]".
-OR_BEFORE = re.compile(rf"(?:\bor {WORD}{{0,2}}|\beither {WORD}?|(?:、|或|还是)[^,:、是为持示断虑合]{{0,4}})$")
+OR_BEFORE = re.compile(rf"(?:\b(?:or|either) {WORD}{{0,2}}|(?:、|或|还是)[^,:、是为持示断虑合]{{0,4}})$")
 
 # One end of a range of numbers: "20 to [40 minutes]", "[20] to 40 minutes".
 RANGE_BEFORE, RANGE_AFTER = re.compile(r"\b\d\S* to $"), re.compile(r"to \d")
@@ -115,8 +113,8 @@ RANGE_BEFORE, RANGE_AFTER = re.compile(r"\b\d\S* to $"), re.compile(r"to \d")
 ALIAS_WORDS = frozenset(["or", "also", "known", "as", "called", "aka", "或", "又", "也", "称", "即", "叫"])
 
 # A bare name is up to four words, none of these: "acute gout" is one, "gout causes pain" is none.
-NOT_IN_A_NAME = _any("""is | are | was | were | be | been | has | have | had | can | may | will | does | did | which
-    | that | who | because | from | in | by | with | for | to | causes | treats | shows | suggests | and | or""")
+NOT_IN_A_NAME = _any("""is | are | was | were | be | has | have | can | may | will | which | that | who | because | from
+    | in | by | with | for | to | causes | and | or""")
 NAME_WORD = rf"(?:(?!{NOT_IN_A_NAME})[^\s,:、是为的可应]+(?: |(?=,)|$))"
 NAME = f"{NAME_WORD}{{1,4}}"
 
@@ -133,15 +131,14 @@ LONE_NAME = re.compile(
 
 # Makes up for an earlier hedge: "It may be gout or sepsis. Most likely it is [gout]".
 COMMITS = re.compile(
-    _any("""answer | diagnosis | likely | therefore | thus | conclude | conclusion | best | correct | favor | choose
-    | final | consistent | it is | this is | suggest | point""")
+    _any("answer | diagnosis | likely | therefore | thus | conclusion | best | correct | final | it is | this is")
     + "|最可能|答案|诊断|因此|所以|综上"
     "|应为|考虑|最终|选")
 
 # Names the answer: "the answer is gout", "the most likely diagnosis here is gout", "答案：痛风".
 NAMES_THE_ANSWER = re.compile(
     r"(\banswer|\bdiagnosis|答案|诊断)(?: (?:\S+ ){0,5}?(?:is|be|:) |应?[是为]|: )(?!"
-    + _any("made | based | confirmed | established | supported | not | clinical | often | usually | as follows")
+    + _any("not | made | based | confirmed | as follows")
     + r")(?=\w)")
 
 # Answers yes or no: "Yes, it does", "The statement is not true", "答案是否".

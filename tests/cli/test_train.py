@@ -25,7 +25,19 @@ def recipe_file(short_recipe: Recipe, tmp_path: Path) -> Path:
 def test_train_both_stages_prints_the_table(run, recipe_file: Path, tmp_path: Path) -> None:
     code, out, err = run("train", "--recipe", recipe_file, "--run", tmp_path / "r", "--set", "ppo.total_episodes=16")
     assert code == 0
-    for word in ("well-formed", "mean score", "verified right", "mean reply length", "base", "SFT + PPO", "(0/24)"):
+    for word in (
+        "well-formed",
+        "mean score",
+        "verified right",
+        "mean reply length",
+        "base",
+        "SFT + PPO",
+        "(0/24)",
+        "sft/loss   ",
+        "score/mean   ",
+        "Question: Patient",
+        "talk to it: lite-huatuo chat",
+    ):
         assert word in out
     assert "train sft 12/12" in err
     assert "train ppo 2/2" in err
