@@ -69,24 +69,28 @@ def make_model(
 
 
 def toy_rows(seed: int, copies: int) -> tuple[list[dict], list[dict], list[dict]]:
-    """Return (SFT rows, problem rows, held-out rows). Each sign has one cure, whoever the patient is; the SFT answers
-    are right in 4 of 10, so that SFT teaches the form and leaves the right answer to PPO."""
+    """Return (SFT rows, problem rows, held-out rows). Each sign has one right cure, whoever the patient is. In the SFT
+    rows it is given in a third of the cases, and one wrong cure more often: SFT teaches the form and what cures there
+    are, and leaves it to PPO to find out which is right."""
     rng = random.Random(seed)
-    cure = {sign: CURES[i % len(CURES)] for i, sign in enumerate(SIGNS)}
 
     def rows(first: int, count: int) -> list[dict]:
         return [
-            {"id": f"toy-{n}-{sign}", "question": f"Patient {n} has {sign}. Which cure?", "ground_truth": cure[sign]}
+            {"id": f"toy-{n}-{sign}", "question": f"Patient {n} has {sign}. Which cure?", "ground_truth": CURES[i % 4]}
             for n in range(first, first + count)
-            for sign in SIGNS
+            for i, sign in enumerate(SIGNS)
         ]
+
+    def answer(right: str) -> str:
+        favourite = CURES[(CURES.index(right) + 1) % 4]
+        return rng.choices([right, favourite, *CURES], [0.25, 0.40, 0.0875, 0.0875, 0.0875, 0.0875])[0]
 
     examples = [
         {
             "id": f"sft-{row['id']}",
             "question": row["question"],
             "complex_cot": "Hmm, let me think.",
-            "response": row["ground_truth"] if rng.random() < 0.2 else rng.choice(CURES),
+            "response": answer(row["ground_truth"]),
             "provenance": {"origin": "toy"},
         }
         for row in rows(0, copies)
@@ -99,7 +103,7 @@ def toy_texts(rows: list[dict]) -> list[str]:
     return [text for row in rows for text in (row["question"], render(row["complex_cot"], row["response"]))]
 
 
-def write_toy(folder: Path, *, seed: int = 0, copies: int = 48, hidden: int = 64) -> dict[str, str]:
+def write_toy(folder: Path, *, seed: int = 0, copies: int = 120, hidden: int = 64) -> dict[str, str]:
     """Write model and data of the toy task; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     examples, problems, heldout = toy_rows(seed, copies)

@@ -159,7 +159,7 @@ def _alternatives(text: str) -> list[str]:
     """Split "A/B" and "A or B", but not "mg/dL", "120/80" or "Na/K"; "viral or bacterial rash" share their noun."""
     parts = _split(text, "/")
     units = {unit for sizes in terms.UNITS for unit in sizes}
-    if any(part.lower() in units for part in parts) or all(len(part) < 3 or part.isdigit() for part in parts):
+    if any(p.lower() in units for p in parts) or all(len(p) < 3 or p.replace(".", "").isdigit() for p in parts):
         parts = [text]
     parts = [piece for part in parts for piece in _split(part, r"\bor\b|或者?")]
     noun = " ".join(parts[-1].split()[1:]) if parts else ""
@@ -187,7 +187,7 @@ def _forms(text: str) -> Iterator[Phrase]:
             continue
         for cut in range(1, len(words)):
             head, tail = words[:cut], words[cut:]
-            if tail[0] == "of":
+            if tail[0] == "of" and tail[1:]:
                 yield (*tail[1:], *head)
             elif "of" not in words and len(tail[0]) > 1 and tail[0].isalpha():
                 yield from ((*tail, *head), (*tail, "of", *head))
@@ -342,9 +342,7 @@ def judge_phrases(reply: Reply, phrases: Phrases, question: Question, alone: boo
 
 def names_another(reply: Reply, mentions: list[Mention], question: Question) -> bool:
     """True where a sentence "the answer is ..." (or "the diagnosis is ...", if that was asked) holds no mention."""
+    nouns = ("answer", "答案", "diagnosis", "诊断") if question.asks_diagnosis else ("answer", "答案")
     mentioned = [mention.sentence for mention in mentions]
-    for sentence in reply:
-        named = cues.NAMES_THE_ANSWER.search(sentence.text)
-        if named and (question.asks_diagnosis or named[1] in ("answer", "答案")) and sentence not in mentioned:
-            return True
-    return False
+    found = [(cues.NAMES_THE_ANSWER.search(sentence.text), sentence) for sentence in reply]
+    return any(match and match[1] in nouns and sentence not in mentioned for match, sentence in found)

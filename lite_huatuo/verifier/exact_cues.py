@@ -1,8 +1,9 @@
 """Cue phrases of the exact verifier: the words beside a mention that deny it, hedge it or commit to it.
 
 A table is written as one would say it, its phrases between "|"; `_any` folds it like a reply ("doesn't" is "does not",
-articles and plurals go) and reads "..." as up to three words. The patterns built from the tables are matched on
-the folded words before or after a mention, within its sentence. In the examples the mention stands in [brackets].
+articles and plurals go) and reads "..." as up to three words. Chinese phrases are parted by spaces. The patterns built
+from the tables are matched on the folded words before or after a mention, within its sentence; in the examples the
+mention stands in [brackets].
 """
 
 from __future__ import annotations
@@ -24,10 +25,15 @@ def _any(table: str) -> str:
     return r"\b(?:" + "|".join(r" (?:\S+ ){0,3}?".join(parts) for parts in phrases) + ") "
 
 
+def _any_zh(table: str) -> str:
+    return "(?:" + "|".join(table.split()) + ")"
+
+
 # --- Denied by what stands before -------------------------------------------------------------------------------------
 
 # Begins a new clause, which a denial does not reach: "not rubella but [measles]".
-NEW_CLAUSE = _any("but | however | because | although | while | which | that | who | is | are | was | were | than") + "|[,:] |、"
+NEW_CLAUSE = "[,:] |、|" + _any("""but | however | because | although | while | which | that | who | is | are | was
+    | were | than""")
 WORD = rf"(?:(?!{NEW_CLAUSE})\S+ )"  # a word of the same clause
 
 # Denies the next few words: "no evidence of acute [gout]", "sepsis rather than [gout]", "more likely than [gout]".
@@ -44,12 +50,13 @@ DENIES_NEXT = _any("""not | no | never | neither | nor | without | unlike | unli
 DENIES_CLAUSE = _any("not ... think | not ... believe | not ... convinced | not the case | not true | doubt")
 
 # Denies the next few characters: "不考虑典型的[麻疹]", "非[麻疹]", but not "不是风疹而是[麻疹]".
-DENIES_NEXT_ZH = (
-    "(?:不是|并非|而非|排除|除外|除了|不考虑|不支持|不符合|不提示|不太可能|不像|不属于|不能诊断|不应诊断|不应选|不能选|没有|未见|未发现|否认"
-    "|需与|应与|不同于|区别于|有别于|虽然|尽管)(?:(?!而是|但|应为|应是|才是)[^,:、]){0,15}|[非无除]")
+DENIES_NEXT_ZH = _any_zh("""不是 并非 而非 排除 除外 除了 不考虑 不支持 不符合 不提示 不太可能 不像 不属于 不能诊断
+    不应诊断 不应选 不能选 没有 未见 未发现 否认 需与 应与 不同于 区别于 有别于 虽然 尽管""")
+NEW_CLAUSE_ZH = _any_zh("而是 但 应为 应是 才是 , : 、")
 
 DENIED_BEFORE = re.compile(
-    rf"(?:{DENIES_NEXT}{WORD}{{0,4}}|{DENIES_CLAUSE}(?:(?!but )[^\s,:]+ ){{0,7}}|{DENIES_NEXT_ZH})$")
+    rf"(?:{DENIES_NEXT}{WORD}{{0,4}}|{DENIES_CLAUSE}(?:(?!but )[^\s,:]+ ){{0,7}}"
+    rf"|{DENIES_NEXT_ZH}(?:(?!{NEW_CLAUSE_ZH}).){{0,15}}|[非无除])$")
 
 # A "not" that denies no name: "not only [measles]", "cannot metabolise [phenylalanine]"; "does not suggest" denies one.
 HARMLESS_NOT = re.compile(
@@ -76,8 +83,9 @@ CONTRASTS = "(?:, )?" + _any("on the other hand | in contrast | by contrast")
 
 # "[麻疹]可以排除", "[麻疹]的可能性较小", "[麻疹]不是正确答案".
 IS_WRONG_ZH = (
-    "[可以能应被已予的是]{0,3}(?:除外|排除|不成立|不正确|不对|错误|不太可能|不符|不支持|不考虑|可能性[较很]?[不小低])"
-    "|(?:不是|并非).{0,4}(?:答案|诊断|正确)")
+    "[可以能应被已予的是]{0,3}" + _any_zh("""除外 排除 不成立 不正确 不对 错误 不太可能 不符 不支持 不考虑
+    可能性小 可能性低 可能性不大 可能性较小 可能性较低 可能性很小 可能性很低""")
+    + "|(?:不是|并非).{0,4}(?:答案|诊断|正确)")
 
 DENIED_AFTER = re.compile(f"{IS_WRONG}|{IS_NOT_RIGHT}|{CONTRASTS}|{IS_WRONG_ZH}")
 
@@ -87,7 +95,8 @@ NOT_THE_ANSWER = re.compile(IS + _any("not ... answer"))
 # Stands in a question that asks for the odd one out; there "[gout] is unlikely" gives the answer.
 ASKS_ODD_ONE = re.compile(
     _any("""not | except | least | false | incorrect | contraindicated | avoid | avoided | unlikely | never | wrong
-    | untrue | exclude | excluded | ineffective | unsuitable | inappropriate""") + "|[不非无]|错误|除外|禁")
+    | untrue | exclude | excluded | ineffective | unsuitable | inappropriate""")
+    + "|" + _any_zh("不 非 无 错误 除外 禁"))
 
 # --- Hedged -----------------------------------------------------------------------------------------------------------
 
@@ -95,12 +104,11 @@ ASKS_ODD_ONE = re.compile(
 REFUSES = re.compile(
     _any("""I ... cannot | we ... cannot | I ... unable | I ... do not know | I ... not sure | unable to determine
     | cannot be determined | as an AI | not enough information | insufficient information""")
-    + "|不知道|无法(?:回答|确定|判断|作答)|不能回答|不确定")
+    + "|" + _any_zh("不知道 无法回答 无法确定 无法判断 无法作答 不能回答 不确定"))
 
 # An alternative follows: "[gout] or sepsis", "[麻疹]、风疹", but not "[46] or more".
 OR_AFTER = re.compile(
-    rf"{WORD}?(?:, )?or (?!"
-    + _any("more | less | so | not | even | other | if | when")
+    rf"{WORD}?(?:, )?or (?!" + _any("more | less | so | not | even | other | if | when")
     + ")|[^,:、的是可为 ]{0,3}(?:、|或(?!称)|还是)")
 
 # An alternative stands before: "sepsis or acute [gout]", "风疹或[麻疹]", but not "发热、皮疹支持[麻疹]".
@@ -132,8 +140,7 @@ LONE_NAME = re.compile(
 # Makes up for an earlier hedge: "It may be gout or sepsis. Most likely it is [gout]".
 COMMITS = re.compile(
     _any("answer | diagnosis | likely | therefore | thus | conclusion | best | correct | final | it is | this is")
-    + "|最可能|答案|诊断|因此|所以|综上"
-    "|应为|考虑|最终|选")
+    + "|" + _any_zh("最可能 答案 诊断 因此 所以 综上 应为 考虑 最终 选"))
 
 # Names the answer: "the answer is gout", "the most likely diagnosis here is gout", "答案：痛风".
 NAMES_THE_ANSWER = re.compile(
