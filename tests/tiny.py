@@ -19,7 +19,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 SPECIAL = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
-SIGNS = ["fever", "rash", "cough", "thirst", "jaundice", "tremor"]
+SIGNS = ["fever", "rash", "cough", "thirst"]
 CURES = ["rest", "water", "salt", "light"]
 
 
@@ -59,9 +59,10 @@ def make_model(
         pad_token_id=0,
         bos_token_id=None,
         tie_word_embeddings=False,
-        initializer_range=0.2,
-    )  # 0.02 could not make a sharp choice
+        initializer_range=0.06,  # small, so that attention starts soft and can be taught
+    )
     model = LlamaForCausalLM(config)
+    model.lm_head.weight.data.mul_(4)  # large, so that the model can make a sharp choice
     model.generation_config.eos_token_id = [1]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -115,7 +116,7 @@ def write_toy(folder: Path, *, seed: int = 0, copies: int = 120, hidden: int = 6
 
 
 def toy_recipe(files: dict[str, str], *, seed: int = 0) -> dict:
-    """Return the recipe tree of the toy task: SFT to about 0.4, PPO to nearly 1, in half a minute on one core."""
+    """Return the recipe tree of the toy task: SFT to at most 0.5, PPO to nearly 1, in under a minute on one core."""
     return {
         "name": "toy",
         "base": {"model": files["model"], "max_length": 96},
@@ -126,7 +127,7 @@ def toy_recipe(files: dict[str, str], *, seed: int = 0) -> dict:
             "max_query_length": 48,
         },
         "sft": {
-            "epochs": 10.0,
+            "epochs": 6.0,
             "batch_size": 16,
             "microbatch_size": 16,
             "learning_rate": 1e-2,
@@ -135,18 +136,19 @@ def toy_recipe(files: dict[str, str], *, seed: int = 0) -> dict:
             "seed": seed,
         },
         "ppo": {
-            "total_episodes": 2560,
-            "rollout": {"episodes": 64, "max_reply_length": 32, "batch_size": 64, "temperature": 0.6},
-            "epochs": 2,
+            "total_episodes": 1280,
+            "rollout": {"episodes": 64, "max_reply_length": 32, "batch_size": 64, "temperature": 1.0},
+            "epochs": 3,
             "minibatches": 2,
             "microbatch_tokens": 8192,
-            "learning_rate": 1e-3,
+            "learning_rate": 7e-4,
             "critic_learning_rate": 2e-3,
             "value_head_learning_rate": 1e-2,
             "schedule": "constant",
+            "target_kl": 0.1,
             "gradient_checkpointing": False,
             "selection_problems": 12,
-            "eval_every": 10,
+            "eval_every": 5,
             "seed": seed,
         },
         "eval": {"batch_size": 64},
@@ -160,6 +162,7 @@ def short_recipe(files: dict[str, str]) -> dict:
     tree["data"]["sft_limit"] = 50
     tree["sft"].update(epochs=4.0, eval_every=4, save_every=3, early_checkpoints=[5])
     tree["ppo"].update(
+        epochs=2,
         total_episodes=48,
         eval_every=2,
         save_every=2,

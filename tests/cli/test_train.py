@@ -32,7 +32,7 @@ def test_train_both_stages_prints_the_table(run, recipe_file: Path, tmp_path: Pa
         "mean reply length",
         "base",
         "SFT + PPO",
-        "(0/24)",
+        "(0/16)",
         "sft/loss   ",
         "score/mean   ",
         "Question: Patient",

@@ -52,10 +52,10 @@ def whole(short_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run
 @pytest.mark.parametrize(
     ("what", "units"),
     [
-        ("evaluate base", 24),
+        ("evaluate base", 16),
         ("train sft", 2),
         ("train sft", 8),
-        ("evaluate sft", 24),
+        ("evaluate sft", 16),
         ("train ppo", 1),
         ("train ppo", 5),
     ],
