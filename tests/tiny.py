@@ -136,7 +136,7 @@ def toy_recipe(files: dict[str, str], *, seed: int = 0) -> dict:
             "seed": seed,
         },
         "ppo": {
-            "total_episodes": 1280,
+            "total_episodes": 1920,
             "rollout": {"episodes": 64, "max_reply_length": 32, "batch_size": 64, "temperature": 1.0},
             "epochs": 3,
             "minibatches": 2,
