@@ -84,7 +84,7 @@ def toy_rows(seed: int, copies: int) -> tuple[list[dict], list[dict], list[dict]
 
     def answer(right: str) -> str:
         favourite = CURES[(CURES.index(right) + 1) % 4]
-        return rng.choices([right, favourite, *CURES], [0.20, 0.45, 0.0875, 0.0875, 0.0875, 0.0875])[0]
+        return rng.choices([right, favourite, *CURES], [0.25, 0.40, 0.0875, 0.0875, 0.0875, 0.0875])[0]
 
     examples = [
         {
@@ -136,12 +136,12 @@ def toy_recipe(files: dict[str, str], *, seed: int = 0) -> dict:
             "seed": seed,
         },
         "ppo": {
-            "total_episodes": 2560,
+            "total_episodes": 1920,
             "rollout": {"episodes": 64, "max_reply_length": 32, "batch_size": 64, "temperature": 1.0},
             "epochs": 3,
-            "minibatches": 4,
+            "minibatches": 2,
             "microbatch_tokens": 8192,
-            "learning_rate": 1e-3,
+            "learning_rate": 7e-4,
             "critic_learning_rate": 2e-3,
             "value_head_learning_rate": 1e-2,
             "schedule": "constant",
