@@ -58,20 +58,27 @@ def starts(folder: Path, stage: str) -> int:
     return sum(f'"{stage} started"' in line for line in path.read_text().split("\n"))
 
 
+def kill_once(recipe: Path, folder: Path, stage: str, delay: float) -> bool:
+    """Start or resume, wait for the stage to begin and for `delay` seconds more, kill; False if it ended before that."""
+    before = starts(folder, stage)
+    process = start(recipe, folder, *(["--resume"] if folder.exists() else []))
+    while starts(folder, stage) == before and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["sft", "ppo"])
-def test_killed_at_random_moments(stage: str, whole: RunDir, recipe_file: Path, tmp_path: Path) -> None:
-    rng, folder, kills = random.Random(f"{stage} 1"), tmp_path / "run", 0
+@pytest.mark.parametrize(("stage", "longest"), [("sft", 2.0), ("ppo", 4.0)])
+def test_killed_at_random_moments(stage: str, longest: float, whole: RunDir, recipe_file: Path, tmp_path: Path) -> None:
+    """Several runs where the stage is done before it was killed often enough; each must equal the uninterrupted one."""
+    rng, kills, runs = random.Random(f"{stage} 1"), 0, 0
     while kills < KILLS:
-        before = starts(folder, stage)
-        process = start(recipe_file, folder, *(["--resume"] if folder.exists() else []))
-        while starts(folder, stage) == before and process.poll() is None:
-            time.sleep(0.02)
-        time.sleep(rng.uniform(0.0, 4.0))
-        process.send_signal(signal.SIGKILL)
-        _, err = process.communicate()
-        assert process.returncode == -signal.SIGKILL, f"ended before it was killed: {err.decode()[-1000:]}"
-        kills += 1
-    finish(start(recipe_file, folder, "--resume"))
-    assert_same_run(whole, RunDir.open(folder))
-    assert len([row for _, row in jsonl.iter_rows(folder / "ppo" / "metrics.jsonl")]) == 20
+        folder, runs = tmp_path / f"run-{runs}", runs + 1
+        while kills < KILLS and not (folder.exists() and RunDir(folder).is_done(stage)):
+            kills += kill_once(recipe_file, folder, stage, rng.uniform(0.0, longest))
+        finish(start(recipe_file, folder, "--resume"))
+        assert_same_run(whole, RunDir.open(folder))
+        assert len([row for _, row in jsonl.iter_rows(folder / "ppo" / "metrics.jsonl")]) == 20
