@@ -59,7 +59,7 @@ def starts(folder: Path, stage: str) -> int:
 
 
 def kill_once(recipe: Path, folder: Path, stage: str, delay: float) -> bool:
-    """Start or resume, wait for the stage to begin and for `delay` seconds more, kill; False if it ended before that."""
+    """Start or resume, wait for the stage to begin and `delay` seconds more, kill; False if it ended before."""
     before = starts(folder, stage)
     process = start(recipe, folder, *(["--resume"] if folder.exists() else []))
     while starts(folder, stage) == before and process.poll() is None:
