@@ -1,5 +1,6 @@
 """The shipped recipes are whole and say where their numbers come from; what is wrong with a recipe is told in full."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -254,7 +255,8 @@ def test_a_bad_set_is_told(override, told):
 
 
 def test_5e_7_without_a_dot_is_a_number(tmp_path):
-    text = recipes.text("demo")[1].replace("learning_rate: 1.0e-4 ", "learning_rate: 5e-7 ")
+    text, replaced = re.subn(r"\blearning_rate: \S+", "learning_rate: 5e-7", recipes.text("demo")[1])
+    assert replaced == 2  # of SFT and of PPO
     path = tmp_path / "mine.yaml"
     path.write_text(text, encoding="utf-8")
     assert recipes.load(str(path)).ppo.learning_rate == 5e-7
