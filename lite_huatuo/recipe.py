@@ -6,30 +6,22 @@ comment admits a departure.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import types
-import typing
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from lite_huatuo import schema
 from lite_huatuo.errors import RecipeError
+from lite_huatuo.schema import Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused, values are never quietly converted (1 is a float, "1" is not)."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
 
 
 class Base(Section):
@@ -249,92 +241,12 @@ def text(name_or_path: str) -> tuple[str, str]:
 def load(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:
     """Load a recipe by shipped name or path, apply `key.path=value` overrides, and check it whole."""
     where, source = text(name_or_path)
-    try:
-        tree = yaml.safe_load(source)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise RecipeError(f"{where}: a recipe is a mapping of sections (base, data, sft, ppo, …)")
-    for override in overrides:
-        _override(tree, override)
-    return check(tree, where)
+    return check(schema.read(source, where, overrides), where)
 
 
 def check(tree: dict[str, Any], where: str) -> Recipe:
     """Return the typed recipe, or raise one RecipeError that tells every problem with its dotted path."""
-    try:
-        return Recipe.model_validate(_floats(tree, Recipe))
-    except ValidationError as error:
-        raise RecipeError("\n".join(f"{where}: {_explain(problem)}" for problem in error.errors())) from None
-
-
-def _override(tree: dict[str, Any], override: str) -> None:
-    """Apply one `a.b=value`; the value is read as YAML, its type is checked by the schema afterwards."""
-    path, equals, value = override.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise RecipeError(f"--set {override}: expected key.path=value, such as ppo.kl_coef=0.05")
-    for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
-        if not isinstance(tree, dict):
-            raise RecipeError(f"--set {override}: {key} is not a section")
-    try:
-        tree[keys[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {override}: the value is not valid YAML") from None
-
-
-def _floats(tree: Any, model: type[BaseModel]) -> Any:
-    """Read 5e-7 as the number it is meant to be: YAML 1.1 takes a float without a dot for text."""
-    if not isinstance(tree, dict):
-        return tree
-    result = {}
-    for key, value in tree.items():
-        field = model.model_fields.get(key) if isinstance(key, str) else None
-        kinds = _kinds(field.annotation) if field else set()
-        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-        if section is not None:
-            value = _floats(value, section)
-        elif float in kinds and str not in kinds and isinstance(value, str):
-            with contextlib.suppress(ValueError):  # the schema says what is wrong with it
-                value = float(value)
-        result[key] = value
-    return result
-
-
-def _kinds(annotation: Any) -> set[Any]:
-    """Return the plain types an annotation admits."""
-    origin = typing.get_origin(annotation)
-    if origin is Annotated:
-        return _kinds(typing.get_args(annotation)[0])
-    if origin in (typing.Union, types.UnionType):
-        return set().union(*(_kinds(part) for part in typing.get_args(annotation)))
-    return {annotation}
-
-
-def _explain(problem: Any) -> str:
-    """Return one line for one pydantic error: dotted path, what is wrong, the nearest right key."""
-    path = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        parent = _section_at(problem["loc"][:-1])
-        near = difflib.get_close_matches(str(problem["loc"][-1]), list(parent.model_fields), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(parent.model_fields)}"
-        return f"{path}: unknown key; {hint}"
-    if problem["type"] == "missing":
-        return f"{path}: missing"
-    if problem["type"] == "value_error":
-        return str(problem["ctx"]["error"])
-    shown = "" if isinstance(problem["input"], dict) else f", not {problem['input']!r}"
-    return f"{path}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}"
-
-
-def _section_at(loc: tuple[Any, ...]) -> type[BaseModel]:
-    """Return the section class at a path of keys."""
-    model: type[BaseModel] = Recipe
-    for key in loc:
-        kinds = _kinds(model.model_fields[key].annotation)
-        model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return model
+    return schema.check(Recipe, tree, where)
 
 
 def _folder() -> Any:

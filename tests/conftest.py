@@ -35,7 +35,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def toy_recipe(toy: dict[str, str]) -> Recipe:
-    """The toy task's recipe: SFT and 30 updates of PPO in under a minute."""
+    """The toy task's recipe: SFT and 50 updates of PPO in under a minute."""
     return recipes.check(tiny.toy_recipe(toy), "toy")
 
 

@@ -60,6 +60,7 @@ FLOORS = {
     1: [
         "jsonl",
         "recipe",
+        "schema",
         "run_dir",
         "planning.hardware",
         "data.replies",
@@ -107,6 +108,7 @@ LIBRARIES = {
 WITHOUT_TORCH = [
     "cli.main",
     "recipe",
+        "schema",
     "records",
     "jsonl",
     "errors",

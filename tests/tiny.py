@@ -71,8 +71,8 @@ def make_model(
 
 def toy_rows(seed: int, copies: int) -> tuple[list[dict], list[dict], list[dict]]:
     """Return (SFT rows, problem rows, held-out rows). Each sign has one right cure, whoever the patient is. In the SFT
-    rows it is given in a third of the cases, and one wrong cure more often: SFT teaches the form and what cures there
-    are, and leaves it to PPO to find out which is right."""
+    rows it is given in a third of the cases, and one wrong cure more often: SFT teaches the form, to name the sign and
+    what cures there are, and leaves it to PPO to find out which is right."""
     rng = random.Random(seed)
 
     def rows(first: int, count: int) -> list[dict]:
@@ -90,7 +90,7 @@ def toy_rows(seed: int, copies: int) -> tuple[list[dict], list[dict], list[dict]
         {
             "id": f"sft-{row['id']}",
             "question": row["question"],
-            "complex_cot": "Hmm, let me think.",
+            "complex_cot": f"It is {row['id'].rpartition('-')[2]}. Now the cure.",
             "response": answer(row["ground_truth"]),
             "provenance": {"origin": "toy"},
         }
@@ -116,7 +116,7 @@ def write_toy(folder: Path, *, seed: int = 0, copies: int = 120, hidden: int = 6
 
 
 def toy_recipe(files: dict[str, str], *, seed: int = 0) -> dict:
-    """Return the recipe tree of the toy task: SFT to at most 0.5, PPO to nearly 1, in under a minute on one core."""
+    """Return the recipe tree of the toy task: SFT to at most 0.5, PPO to nearly 1, in about 40 seconds on one core."""
     return {
         "name": "toy",
         "base": {"model": files["model"], "max_length": 96},
@@ -136,12 +136,12 @@ def toy_recipe(files: dict[str, str], *, seed: int = 0) -> dict:
             "seed": seed,
         },
         "ppo": {
-            "total_episodes": 1920,
+            "total_episodes": 3200,
             "rollout": {"episodes": 64, "max_reply_length": 32, "batch_size": 64, "temperature": 1.0},
             "epochs": 3,
             "minibatches": 2,
             "microbatch_tokens": 8192,
-            "learning_rate": 7e-4,
+            "learning_rate": 2e-4,
             "critic_learning_rate": 2e-3,
             "value_head_learning_rate": 1e-2,
             "schedule": "constant",
