@@ -1,0 +1,113 @@
+"""What recipes and model profiles share: strict typed sections of YAML, `key.path=value` overrides, and every problem
+told at once with the nearest right key."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import types
+import typing
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lite_huatuo.errors import RecipeError
+
+
+class Section(BaseModel):
+    """A part of a file: unknown keys are refused, values are never quietly converted (1 is a float, "1" is not)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+
+Model = TypeVar("Model", bound=Section)
+
+
+def read(source: str, where: str, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the tree of a YAML text with `key.path=value` overrides applied; it is not checked yet."""
+    try:
+        tree = yaml.safe_load(source)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{where}: expected a mapping of sections or keys, not {type(tree).__name__}")
+    for override in overrides:
+        _override(tree, override)
+    return tree
+
+
+def check(model: type[Model], tree: dict[str, Any], where: str) -> Model:
+    """Return the typed tree, or raise one RecipeError that tells every problem with its dotted path."""
+    try:
+        return model.model_validate(_floats(tree, model))
+    except ValidationError as error:
+        raise RecipeError("\n".join(f"{where}: {_explain(problem, model)}" for problem in error.errors())) from None
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    """Apply one `a.b=value`; the value is read as YAML, its type is checked by the schema afterwards."""
+    path, equals, value = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise RecipeError(f"--set {override}: expected key.path=value, such as ppo.kl_coef=0.05")
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise RecipeError(f"--set {override}: {key} is not a section")
+    try:
+        tree[keys[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {override}: the value is not valid YAML") from None
+
+
+def _floats(tree: Any, model: type[BaseModel]) -> Any:
+    """Read 5e-7 as the number it is meant to be: YAML 1.1 takes a float without a dot for text."""
+    if not isinstance(tree, dict):
+        return tree
+    result = {}
+    for key, value in tree.items():
+        field = model.model_fields.get(key) if isinstance(key, str) else None
+        kinds = _kinds(field.annotation) if field else set()
+        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if section is not None:
+            value = _floats(value, section)
+        elif float in kinds and str not in kinds and isinstance(value, str):
+            with contextlib.suppress(ValueError):  # the schema says what is wrong with it
+                value = float(value)
+        result[key] = value
+    return result
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Return the plain types an annotation admits."""
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return _kinds(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return set().union(*(_kinds(part) for part in typing.get_args(annotation)))
+    return {annotation}
+
+
+def _explain(problem: Any, root: type[BaseModel]) -> str:
+    """Return one line for one pydantic error: dotted path, what is wrong, the nearest right key."""
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        parent = _section_at(root, problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), list(parent.model_fields), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(parent.model_fields)}"
+        return f"{path}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        return f"{path}: missing"
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    shown = "" if isinstance(problem["input"], dict) else f", not {problem['input']!r}"
+    return f"{path}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}"
+
+
+def _section_at(model: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel]:
+    """Return the section class at a path of keys under `model`."""
+    for key in loc:
+        kinds = _kinds(model.model_fields[key].annotation)
+        model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return model
