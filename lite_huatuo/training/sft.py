@@ -147,6 +147,7 @@ def trainer_arguments(recipe: Recipe, run: RunDir, *, evaluate: bool) -> Any:
         optim={"adamw": "adamw_torch", "paged_adamw_8bit": "paged_adamw_8bit"}[sft.optimizer],
         max_length=recipe.base.max_length if packing else None,  # sft_data has cut or dropped what is longer
         packing=packing,
+        completion_only_loss=True,  # None would take token rows for plain text, and teach the queries as well
         gradient_checkpointing=sft.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": backends.REENTRANT[backends.choose(recipe.base.backend)]},
         use_cpu=not cuda,
