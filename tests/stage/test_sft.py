@@ -1,4 +1,4 @@
-"""Stage 1, one optimizer step looked at closely: what the loss is of, and that order, padding and cutting do not matter."""
+"""Stage 1, one optimizer step looked at closely: what the loss is of; order, padding and cutting do not matter."""
 
 from __future__ import annotations
 
