@@ -63,13 +63,13 @@ def read_object(text: str, schema: dict[str, Any]) -> dict[str, Any]:
         except _Mismatch as error:
             reason = str(error)
             continue
-        if fitting not in found:
+        if len(found) < 2 and fitting not in found:
             found.append(fitting)
     thought, thinking = _thought(text[end:], thinking)
     if thinking or thought:
         raise _error(f"it ended {'inside' if thinking else 'with'} its {THINK} part", text)
     if len(found) > 1:
-        raise _error(f"{len(found)} different objects in it fit", text)
+        raise _error("different objects in it fit", text)
     if not found:
         raise _error(reason, text)
     return found[0]
