@@ -7,6 +7,7 @@ that all of its verdicts agree. A request's `seed` and `model`, where there are 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
+from lite_huatuo.data.asking import Request
 from lite_huatuo.prompts.render import LANGUAGES
 
 Values = dict[str, str]
@@ -52,6 +54,32 @@ def reply(request: dict[str, Any]) -> str:
     dice = Dice(text, request.get("seed"), request.get("model"))
     answer = REPLIES[prompt.name](prompt, dice)
     return answer if isinstance(answer, str) else wrap(answer, dice)
+
+
+class InProcess:
+    """An `Ask` without a server. `fixed` gives some templates other replies: a text, an object, or a function of the
+    request. `requests` holds what was asked, in order; `name` is the model's.
+    """
+
+    def __init__(self, name: str = "teacher", **fixed: Any) -> None:
+        self.name, self.fixed = name, fixed
+        self.requests: list[Request] = []
+
+    async def __call__(self, request: Request) -> str:
+        """Return the reply; lets other tasks run first, as a network would."""
+        self.requests.append(request)
+        await asyncio.sleep(0)
+        own = self.fixed.get(recognise(request.prompt).name)
+        own = own(request) if callable(own) else own
+        if own is not None:
+            return own if isinstance(own, str) else json.dumps(own)
+        message = {"role": "user", "content": request.prompt}
+        return reply({"model": self.name, "messages": [message], "seed": request.sample})
+
+    def prompts(self, name: str) -> list[Values]:
+        """Return the values of every prompt made of a template, in order."""
+        found = (recognise(request.prompt) for request in self.requests)
+        return [prompt.values for prompt in found if prompt.name == name]
 
 
 def recognise(text: str) -> Prompt:
@@ -163,10 +191,10 @@ def verify(prompt: Prompt, dice: Dice) -> dict[str, Any]:
 
 
 def is_right(question: str, ground_truth: str, answer: str) -> bool:
-    """Return the verdict on an answer: about a third of all made-up ones are right."""
+    """Return the verdict on an answer: one in five made-up ones is right."""
     made_up = re.findall(r"candidate ([0-9a-f]{4})", answer)
     if made_up:
-        return Dice(question, made_up[-1]).number("right") < 35
+        return Dice(question, made_up[-1]).number("right") < 20
     return ground_truth.casefold() in answer.casefold()
 
 

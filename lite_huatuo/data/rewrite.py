@@ -38,7 +38,7 @@ GIVEN_ANSWER = [
     r"(?:被告知|有人告诉我|有人说)[^。！？\n]{0,20}(?:答案|结论|错|不对)",
     r"被(?:判|评判|判定|认定)为?(?:错|不对|不正确)",
 ]
-OPTION_LETTER = [r"\b[Oo]ptions? \(?[A-E]\b(?! [a-z])", r"选项\s*[A-EＡ-Ｅ]"]
+OPTION_LETTER = [r"\b[Oo]ptions? \(?[A-E]\b", r"选项\s*[A-EＡ-Ｅ]"]
 REMARK = [  # a word to whoever asked for the text, before the text
     r"\A(?:sure|certainly|of course|okay)?[,.!: ]*here(?: is|'s|’s) (?:the|a|my|your) (?:\w+ ){0,2}"
     r"(?:rewritten|rewrite|rewriting|stream|thought|monologue|answer|response|reply|version)\b",
