@@ -1,0 +1,1 @@
+"""Model profiles: what an endpoint accepts, costs and allows, one YAML per model."""
