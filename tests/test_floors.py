@@ -56,7 +56,15 @@ FLOORS = {
         "planning.memory",
         "planning.cost",
     ],
-    2: ["data.client", "data.sources", "verifier.classifier", "verifier.adapter", "models.*", "training.trackers"],
+    2: [
+        "data.client",
+        "data.batch",
+        "data.sources",
+        "verifier.classifier",
+        "verifier.adapter",
+        "models.*",
+        "training.trackers",
+    ],
     1: [
         "jsonl",
         "recipe",
@@ -65,6 +73,11 @@ FLOORS = {
         "planning.hardware",
         "data.asking",
         "data.replies",
+        "data.asking",
+        "data.profile",
+        "data.limits",
+        "data.store",
+        "data.completion",
         "data.decontaminate",
         "training.ppo_math",
         "training.logprobs",
@@ -89,7 +102,7 @@ STAGES = [
     "report.*",
     "planning.launch",
 ]
-DATA_ONLY = ["data.demo", "recipes"]  # packages of data files
+DATA_ONLY = ["data.demo", "data.profiles", "recipes"]  # packages of data files
 
 # Library -> modules that may import it.
 LIBRARIES = {
