@@ -159,6 +159,11 @@ def test_refusals_tell_why_and_where_the_reply_begins(text: str, reason: str) ->
     assert len(message) < 300
 
 
+def test_an_object_swallowed_by_an_unclosed_string_still_counts() -> None:
+    text = '{"text": "no closing quote}\n{"text": "a", "correct": false} {"text": "b", "correct": true}'
+    assert "different objects" in refused(text)
+
+
 @pytest.mark.parametrize("written", ["true", '"true"', '"TRUE"', '"True"'])
 def test_a_boolean_may_be_written_as_its_word(written: str) -> None:
     assert read_object(f'{{"text": "", "correct": {written}}}', JUDGE)["correct"] is True

@@ -95,6 +95,14 @@ def test_a_text_that_fails_a_check_is_asked_for_again_and_then_told(name: str, t
     assert asked == ["", "retry 1", "retry 2"]
 
 
+def test_texts_that_make_no_well_formed_reply_are_refused_whatever_the_bounds() -> None:
+    async def right(*_: Any) -> bool:
+        return True
+
+    with pytest.raises(ReplyError, match="does not have the form"):
+        run(ask=InProcess(rewrite=COT, respond="…"), verify=right, limits=Limits(response=(0, 9)))
+
+
 def test_a_good_text_at_a_second_try_is_taken() -> None:
     ask = InProcess(
         rewrite=lambda request: COT if request.sample else "No.", respond=f"<think>Short.</think>{RESPONSE}"
