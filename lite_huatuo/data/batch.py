@@ -38,14 +38,15 @@ Result = TypeVar("Result")
 class Batches:
     """Gathers calls into waves and brings their replies.
 
-    `record` keeps the reply in a completion's JSON; `meaning` and `problem` say what an exception of the openai client
-    and what an HTTP status with its body mean.
+    `owner` names the model and its address: jobs of earlier runs that bear it are taken up. `record` keeps the reply in
+    a completion's JSON; `meaning` and `problem` say what an exception of the openai client and an HTTP status mean.
     """
 
     def __init__(
         self,
         client: AsyncOpenAI,
         store: Store,
+        owner: str,
         *,
         record: Callable[[Call, Any], Awaitable[Reply]],
         meaning: Callable[[Exception], Problem],
@@ -54,7 +55,7 @@ class Batches:
         quiet: float,
         poll: float,
     ) -> None:
-        self._client, self._store, self._retries = client, store, retries
+        self._client, self._store, self._owner, self._retries = client, store, owner, retries
         self._record, self._meaning, self._problem = record, meaning, problem
         self._quiet, self._poll = quiet, poll
         self._gathered: list[tuple[Call, str]] = []  # with its line
@@ -65,7 +66,7 @@ class Batches:
 
     def take_up(self) -> None:
         """Go on with the waves that an earlier run left open."""
-        for wave in self._store.open_waves():
+        for wave in self._store.take_waves(self._owner):
             for call in wave.calls.values():
                 self._store.budget.take_over(call.worst)
                 self._taken_up[call.key] = call
@@ -111,7 +112,7 @@ class Batches:
     def _send_gathered(self) -> None:
         """Send what has gathered, in as many waves as the file limits want."""
         for lines in _cut(self._gathered):
-            wave = Wave(uuid.uuid4().hex, {call.key: call for call, _ in lines})
+            wave = Wave(uuid.uuid4().hex, self._owner, {call.key: call for call, _ in lines})
             self._start(self._run(wave, "".join(line for _, line in lines)))
         self._gathered = []
 

@@ -94,6 +94,7 @@ class Teacher:
             self._batches = Batches(
                 self._clients[0],
                 self.store,
+                f"{self.profile.model} at {self.profile.base_url}",
                 record=self._record,
                 meaning=self._meaning,
                 problem=self._problem,

@@ -126,31 +126,36 @@ class Budget:
     """Dollars spent and reserved, over all teachers of one store. A call reserves its worst case before it is sent."""
 
     def __init__(self, spent: float = 0.0) -> None:
-        self.spent, self.reserved = spent, 0.0
+        self.spent, self.reserved, self._calls = spent, 0.0, 0
         self._settled: asyncio.Event | None = None
 
     async def reserve(self, worst: float, limit: float | None) -> None:
         """Set `worst` dollars aside under `limit`. Waits while calls under way may still turn out cheaper; APIError
         where the money is gone."""
         while limit is not None and self.spent + self.reserved + worst > limit:
-            if self.reserved <= 1e-12:
+            if self._calls == 0:
                 raise APIError(
                     f"the budget of ${limit:.2f} is spent (${self.spent:.4f} so far, the next call may cost "
                     f"${worst:.4f}); every reply is kept: run the same command with a larger budget to go on"
                 )
             self._settled = self._settled or asyncio.Event()
             await self._settled.wait()
-        self.reserved += worst
+        self._set_aside(worst)
 
     def take_over(self, worst: float) -> None:
         """Reserve what an earlier run left counted as spent: a call it sent whose answer can still be fetched."""
         self.spent -= worst
-        self.reserved += worst
+        self._set_aside(worst)
 
     def settle(self, worst: float, spent: float) -> None:
         """Turn a reservation into what was spent."""
-        self.reserved = max(0.0, self.reserved - worst)
+        self._calls -= 1
+        self.reserved = self.reserved - worst if self._calls else 0.0  # no rounding is left over
         self.spent += spent
         if self._settled is not None:
             self._settled.set()
             self._settled = None
+
+    def _set_aside(self, worst: float) -> None:
+        self.reserved += worst
+        self._calls += 1

@@ -33,7 +33,9 @@ create table if not exists calls (
     id integer primary key, key text not null, step text not null, model text not null,
     state text not null, dollars real not null, created real not null
 );
-create table if not exists waves (name text primary key, batch text, calls text not null, done integer not null);
+create table if not exists waves (
+    name text primary key, owner text not null, batch text, calls text not null, done integer not null
+);
 """
 # One row per step and model. `dollars` counts replies and lost or failed calls that may have been billed.
 LEDGER = """
@@ -82,9 +84,10 @@ class LedgerRow:
 
 @dataclass(frozen=True)
 class Wave:
-    """A batch job: its calls by key, and the endpoint's id once that is known."""
+    """A batch job: the model and address it is for, its calls by key, and the endpoint's id once that is known."""
 
     name: str
+    owner: str
     calls: dict[str, Call]
     batch: str | None = None
 
@@ -103,6 +106,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._broken: str | None = None
+        self._handed_out: set[str] = set()  # waves of this process
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._lock = _lock(path)
         try:
@@ -166,9 +170,10 @@ class Store:
 
     async def open_wave(self, wave: Wave) -> None:
         """Keep a batch job and its calls before it is sent."""
+        self._handed_out.add(wave.name)
         calls = json.dumps([[call.id, call.key] for call in wave.calls.values()])
         await self._durable(
-            ("insert into waves values (?, null, ?, 0)", (wave.name, calls)),
+            ("insert into waves values (?, ?, null, ?, 0)", (wave.name, wave.owner, calls)),
             *(_insert(call) for call in wave.calls.values()),
         )
 
@@ -180,17 +185,21 @@ class Store:
         """Note that everything a batch job brought is kept."""
         await self._durable(("update waves set done = 1 where name = ?", (wave,)))
 
-    def open_waves(self) -> list[Wave]:
-        """Return the batch jobs that an earlier run did not see to their end, oldest first, with unanswered calls."""
+    def take_waves(self, owner: str) -> list[Wave]:
+        """Return the owner's batch jobs that earlier runs did not see to their end, oldest first, with the calls that
+        got no answer. Each job is handed out once."""
         sent = {
             row[0]: Call(*row)
             for row in self._read("select id, key, step, model, dollars from calls where state = 'sent'")
         }
-        rows = self._read("select name, calls, batch from waves where not done order by rowid")
-        return [
-            Wave(name, {key: sent[number] for number, key in json.loads(calls) if number in sent}, batch)
+        rows = self._read("select name, calls, batch from waves where not done and owner = ? order by rowid", owner)
+        waves = [
+            Wave(name, owner, {key: sent[number] for number, key in json.loads(calls) if number in sent}, batch)
             for name, calls, batch in rows
+            if name not in self._handed_out
         ]
+        self._handed_out.update(wave.name for wave in waves)
+        return waves
 
     def _read(self, query: str, *values: Any) -> list[Any]:
         try:
