@@ -72,6 +72,8 @@ class ScriptedServer:
         self.files: dict[str, bytes] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.location = ""  # where a 3xx points
+        self.down = False  # cut every connection
+        self.drop_first = ""  # "POST /v1/…": do what is asked, once, and cut the connection instead of answering
 
     @property
     def url(self) -> str:
@@ -119,6 +121,11 @@ class ScriptedServer:
                 headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:])}
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
                 status, extra, answer = await self._answer(method, path, headers, body)
+                if self.down:
+                    raise Abort
+                if self.drop_first == f"{method} {path}":
+                    self.drop_first = ""
+                    raise Abort
                 lines = [f"HTTP/1.1 {status} Scripted", f"content-length: {len(answer)}", *extra, "", ""]
                 writer.write("\r\n".join(lines).encode() + answer)
                 await writer.drain()
