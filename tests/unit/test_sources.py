@@ -90,10 +90,10 @@ def test_a_shipped_name_is_a_name_and_no_path(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["problems", "problems.csv", "", "./org/name", "/data/problems.txt", "~/name", "a/b/c", "."]
+    "source", ["problems", "problems.tsv", "", "./org/name", "/data/problems.txt", "~/name", "a/b/c", "."]
 )
 def test_an_odd_source_tells_what_a_source_is(source: str) -> None:
-    with pytest.raises(RecordError, match=r"not a data source; give a \.json or \.jsonl file, org/name.*shipped:<n"):
+    with pytest.raises(RecordError, match=r"not a data source; give a \.json, \.jsonl or \.csv file, org/name.*shipped:<n"):
         sources.load_problems(source)
 
 
@@ -195,3 +195,50 @@ def test_a_hub_row_that_is_bad_and_a_hub_that_fails_are_told(monkeypatch: pytest
     fake.load_dataset = fail
     with pytest.raises(RecordError, match=r"ConnectionError: no route to host\); check the name, your network and HF"):
         sources.load_problems("org/name")
+
+
+def test_a_table_is_read_with_the_place_of_each_row(tmp_path: Path) -> None:
+    path = tmp_path / "exam.csv"
+    path.write_text('\ufeffQuestion,Options,Answer\n甲？,"A 一\nB 二",A\n"乙, ""丙""？","A 一\nB 二",B\n', "utf-8")
+    assert list(sources.rows(str(path))) == [
+        (f"{path}:3", {"Question": "甲？", "Options": "A 一\nB 二", "Answer": "A"}),
+        (f"{path}:5", {"Question": '乙, "丙"？', "Options": "A 一\nB 二", "Answer": "B"}),
+    ]
+    assert [exam.answer for exam in sources.load_exams(str(path))] == ["一", "二"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"a,b\n1,2\n3\n", "exam.csv:3: the row has more or fewer cells"),
+        (b"a,b\n1,2,3\n", "exam.csv:2: the row has more or fewer cells"),
+        ("a\nSjögren\n".encode("latin-1"), "not UTF-8 text"),
+        (b'a\n"x"y\n', "not a table of comma-separated values"),
+    ],
+)
+def test_a_damaged_table_is_told(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "exam.csv"
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match=told):
+        list(sources.rows(str(path)))
+    with pytest.raises(RecordError, match=r"none\.csv: cannot be read"):
+        list(sources.rows(str(tmp_path / "none.csv")))
+
+
+def test_exams_come_one_at_a_time_with_what_is_wrong_in_their_place(make) -> None:
+    exam = {"question": "Q?", "options": {"A": "one", "B": "two"}, "answer_idx": "B"}
+    source = make(exam, {**exam, "answer_idx": "C"})
+    (_, first, good), (where, _, bad) = sources.iter_exams(source)
+    assert (first, good.answer) == (exam, "two")
+    assert isinstance(bad, RecordError)
+    assert str(bad).startswith(f"{where}: answer is no option")
+    with pytest.raises(RecordError, match="answer is no option"):
+        sources.load_exams(source)
+
+
+@pytest.mark.parametrize(("cops", "answers"), [([0, 1, 3], "one two four"), ([1, 2, 4], "one two four")])
+def test_medmcqa_rows_are_read_by_where_their_file_counts_from(make, cops: list[int], answers: str) -> None:
+    options = {"opa": "one", "opb": "two", "opc": "three", "opd": "four"}
+    source = make(*({"id": f"m{cop}", "question": "Q?", **options, "cop": cop} for cop in cops))
+    assert [exam.answer for exam in sources.load_exams(source)] == answers.split()
+    assert [exam.answer for _, _, exam in sources.iter_exams(source)] == answers.split()
