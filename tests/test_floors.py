@@ -38,6 +38,8 @@ FLOORS = {
         "data.search",
         "data.rewrite",
         "data.mix",
+        "data.exams",
+        "data.stats",
         "verifier.api",
         "verifier.acceptance",
         "verifier.choose",
@@ -60,6 +62,7 @@ FLOORS = {
         "data.client",
         "data.batch",
         "data.sources",
+        "data.side_files",
         "verifier.classifier",
         "verifier.adapter",
         "models.*",
@@ -79,6 +82,9 @@ FLOORS = {
         "data.store",
         "data.completion",
         "data.decontaminate",
+        "data.overlap",
+        "data.rules",
+        "data.texts",
         "training.ppo_math",
         "training.logprobs",
         "training.reward",
@@ -90,7 +96,8 @@ FLOORS = {
         "verifier.exact_cues",
         "verifier.medical_terms",
     ],
-    0: ["errors", "records", "response_format", "prompts", "prompts.*", "verifier.base", ""],  # "" is the version
+    # "" is the version
+    0: ["errors", "records", "exam_rows", "response_format", "prompts", "prompts.*", "verifier.base", ""],
 }
 STAGES = [
     "data.pipeline",
