@@ -14,6 +14,7 @@ from lite_huatuo.errors import LiteHuatuoError
 COMMANDS = {
     "doctor": ("doctor", "Tell what this machine can train and what is missing."),
     "recipes": ("recipes", "List, show, check and copy recipes."),
+    "data": ("data", "Turn exam questions into problems and verified chains of thought."),
     "train": ("train", "Train a student: SFT, then PPO."),
     "chat": ("chat", "Talk to a trained student."),
     "export": ("export", "Merge a run's adapter into a model anyone can load."),

@@ -16,9 +16,9 @@ Answer = TypeVar("Answer")
 class Request:
     """One user message to a model, and how its reply is wanted.
 
-    `step` is the name the ledger groups by ("search.first"). `schema` is a flat JSON schema of the reply, None for plain
-    text. `sample` tells requests of equal text apart that want different replies ("attempt 2"): each is a reply of its own
-    in the store. `temperature` None leaves it to the model's profile.
+    `step` is the name the ledger groups by ("search.first"). `schema` is the JSON schema of the reply, None for plain
+    text. `sample` tells requests of equal text apart that want different replies ("attempt 2"): each is a reply of its
+    own in the store. `temperature` None leaves it to the model's profile.
     """
 
     step: str
@@ -30,14 +30,14 @@ class Request:
 
 
 # Sends a request and returns the text of the reply. Raises ReplyError where this request got none (refusal, faults that
-# outlasted the retries): the item fails and is recorded; APIError where no request will (wrong key, budget spent): all stops.
+# outlasted the retries): the record fails; APIError where no request will (wrong key, budget spent): all stops.
 Ask = Callable[[Request], Awaitable[str]]
 
 
 async def ask_json(ask: Ask, request: Request, read: Callable[[dict[str, Any]], Answer], *, tries: int = 3) -> Answer:
     """Ask for a JSON reply and return what `read` makes of it; a reply that cannot be read is asked for again.
 
-    `read` raises ReplyError for an object it cannot use. After `tries` unreadable replies the last ReplyError is raised.
+    `read` raises ReplyError for an object it cannot use. After `tries` unreadable replies ReplyError tells the last.
     """
     assert request.schema is not None, "ask_json needs a schema"
     for number in range(tries):
