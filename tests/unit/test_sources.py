@@ -93,7 +93,7 @@ def test_a_shipped_name_is_a_name_and_no_path(source: str) -> None:
     "source", ["problems", "problems.tsv", "", "./org/name", "/data/problems.txt", "~/name", "a/b/c", "."]
 )
 def test_an_odd_source_tells_what_a_source_is(source: str) -> None:
-    with pytest.raises(RecordError, match=r"not a data source; give a \.json, \.jsonl or \.csv file, org/name.*shipped"):
+    with pytest.raises(RecordError, match=r"not a data source; give a \.json, \.jsonl or \.csv file, org/name.*ship"):
         sources.load_problems(source)
 
 
