@@ -1,4 +1,4 @@
-"""Measure the teacher client: how near it comes to the bound that latency and concurrency set, and what a call costs it.
+"""Measure the teacher client: how near it comes to the bound of latency and concurrency, and what a call costs it.
 
     python benchmarks/data_throughput.py [--problems 2000] [--calls 4] [--latency 0.2] [--concurrency 64] [--json]
 

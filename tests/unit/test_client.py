@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from lite_huatuo.data import profile as profiles
@@ -33,6 +34,17 @@ FLAT = "prices={input: 1000.0, output: 1000.0}"  # dollars per million: 0.001 a 
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CANARY_KEY", KEY)
+
+
+@pytest.fixture(params=["aiohttp", "httpx"])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways the openai package can speak HTTP; the second is used where aiohttp is missing."""
+
+    def missing(**_: Any) -> None:
+        raise RuntimeError
+
+    if request.param == "httpx":
+        monkeypatch.setattr(openai, "DefaultAioHttpClient", missing)
 
 
 def profile_of(server: ScriptedServer, *overrides: str) -> Profile:
@@ -130,6 +142,7 @@ def test_only_what_the_profile_accepts_is_sent(tmp_path: Path) -> None:
                          "response_format": {"type": "json_schema", "json_schema": form}}  # fmt: skip
 
 
+@pytest.mark.usefixtures("transport")
 @pytest.mark.parametrize("kind", ["429", "500", "503", "408", "hang", "cut", "not-json"])
 def test_a_passing_fault_is_tried_again(tmp_path: Path, kind: str) -> None:
     with ScriptedServer(echo, faults=first_fails(kind)) as server:
@@ -143,13 +156,33 @@ def test_a_passing_fault_is_tried_again(tmp_path: Path, kind: str) -> None:
     assert billed or row.dollars == pytest.approx(reply)
 
 
-@pytest.mark.parametrize("kind", ["429", "500", "cut", "not-json"])
-def test_a_fault_that_stays_fails_the_request_with_its_reason(tmp_path: Path, kind: str) -> None:
+@pytest.mark.usefixtures("transport")
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("429", r"HTTP 429 \(scripted 429\)"),
+        ("500", r"HTTP 500 \(scripted 500\)"),
+        ("hang", "no answer within 0.5 seconds"),
+        ("cut", r"the connection to http://127\.0\.0\.1:\d+/v1 broke \(.+\)"),
+        ("not-json", "an answer that is no JSON"),
+    ],
+)
+def test_a_fault_that_stays_fails_the_request_with_its_reason(tmp_path: Path, kind: str, reason: str) -> None:
     with ScriptedServer(echo, faults=lambda request, attempt: kind) as server:
-        retries = Retries(tries=3, first=0.01)
-        with pytest.raises(ReplyError, match=r"test: 3 tries failed; the last: .+"):
-            use(tmp_path, profile_of(server), lambda teacher: teacher.ask(question("q")), retries=retries)
+        profile, retries = profile_of(server, "timeout=0.5"), Retries(tries=3, first=0.01)
+        with pytest.raises(ReplyError, match=rf"^test: 3 tries failed; the last: {reason}$"):
+            use(tmp_path, profile, lambda teacher: teacher.ask(question("q")), retries=retries)
         assert list(server.calls.values()) == [3]
+
+
+@pytest.mark.usefixtures("transport")
+def test_where_nobody_listens_that_is_told_and_costs_nothing(tmp_path: Path) -> None:
+    with ScriptedServer(echo) as server:
+        profile = profile_of(server)
+    with pytest.raises(ReplyError, match=rf"2 tries failed; the last: no connection to {server.url} \(.+Error\)"):
+        use(tmp_path, profile, lambda teacher: teacher.ask(question("q")), retries=Retries(tries=2, first=0.01))
+    row, = ledger(tmp_path / "store.db")
+    assert (row.failed, row.dollars) == (2, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -265,6 +298,7 @@ def test_the_budget_is_never_passed_and_a_larger_one_goes_on(tmp_path: Path) -> 
         assert all(text.startswith("QUESTION") for text in whole)
 
 
+@pytest.mark.usefixtures("transport")
 def test_the_key_goes_to_the_base_url_and_nowhere_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
