@@ -17,7 +17,7 @@ from lite_huatuo.data import batch
 from lite_huatuo.data.limits import Retries
 from lite_huatuo.data.store import Store, ledger
 from tests.scripted_server import ScriptedServer, seeded_faults
-from tests.unit.test_client import KEY, echo, first_fails, outcomes, profile_of, question, use
+from tests.teaching import KEY, echo, first_fails, outcomes, profile_of, question, use
 
 HALF = "prices={input: 1000.0, output: 1000.0, batch_discount: 0.5}"
 OPTIONS: dict[str, Any] = {"batch": True, "quiet": 0.05, "poll": 0.01, "retries": Retries(tries=6, first=0.01)}

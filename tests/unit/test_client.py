@@ -1,34 +1,21 @@
-"""The teacher against a scripted server: every fault, one payment for one reply, the budget, the key, kills."""
+"""The teacher against a scripted server: what is sent, what comes back, and every fault."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
-from lite_huatuo.data import profile as profiles
-from lite_huatuo.data.asking import Request
 from lite_huatuo.data.client import Teacher
 from lite_huatuo.data.limits import Retries
-from lite_huatuo.data.profile import Profile
-from lite_huatuo.data.store import Store, ledger
-from lite_huatuo.errors import APIError, ReplyError
+from lite_huatuo.data.store import ledger
+from lite_huatuo.errors import ReplyError
 from tests.scripted_server import KINDS, ScriptedServer, seeded_faults
-
-KEY = "sk-canary-0123456789abcdef"
-QUICK = Retries(tries=8, first=0.01, longest=0.05)
-FLAT = "prices={input: 1000.0, output: 1000.0}"  # dollars per million: 0.001 a token
+from tests.teaching import KEY, echo, first_fails, outcomes, profile_of, question, use
 
 
 @pytest.fixture(autouse=True)
@@ -47,42 +34,6 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(openai, "DefaultAioHttpClient", missing)
 
 
-def profile_of(server: ScriptedServer, *overrides: str) -> Profile:
-    chosen = (f"base_url={server.url}", "key_env=CANARY_KEY", "timeout=5.0", FLAT, *overrides)
-    return profiles.load("local", chosen)
-
-
-def echo(request: dict[str, Any]) -> str:
-    return request["messages"][0]["content"].upper()
-
-
-def question(text: str, **more: Any) -> Request:
-    return Request(**{"step": "test", "prompt": text, "max_tokens": 50, **more})
-
-
-def use(
-    folder: Path, profile: Profile, work: Callable[[Teacher], Awaitable[Any]], **options: Any
-) -> Any:
-    """Run `work` with a teacher on the folder's store, opened afresh."""
-
-    async def run() -> Any:
-        with Store(folder / "store.db") as store:
-            async with Teacher(profile, store, **{"retries": QUICK, **options}) as teacher:
-                return await work(teacher)
-
-    return asyncio.run(run())
-
-
-async def outcomes(teacher: Teacher, requests: list[Request]) -> list[str]:
-    """Ask all at once; an error counts as its class and text."""
-    replies = await asyncio.gather(*(teacher.ask(request) for request in requests), return_exceptions=True)
-    return [reply if isinstance(reply, str) else f"{type(reply).__name__}: {reply}" for reply in replies]
-
-
-def first_fails(kind: str) -> Callable[[dict[str, Any], int], str | None]:
-    return lambda request, attempt: kind if attempt == 0 else None
-
-
 def test_a_reply_comes_back_and_a_rerun_is_free(tmp_path: Path) -> None:
     with ScriptedServer(echo) as server:
         requests = [question(f"q{number}") for number in range(20)]
@@ -93,15 +44,6 @@ def test_a_reply_comes_back_and_a_rerun_is_free(tmp_path: Path) -> None:
     row, = ledger(tmp_path / "store.db")
     assert (row.step, row.calls, row.failed, row.unanswered) == ("test", 20, 0, 0)
     assert row.dollars == pytest.approx((row.input + row.output) * 0.001)
-
-
-def test_equal_requests_under_way_are_sent_once(tmp_path: Path) -> None:
-    async def work(teacher: Teacher) -> tuple[list[str], int]:
-        return await outcomes(teacher, [question("same")] * 30), teacher.usage.shared
-
-    with ScriptedServer(echo, latency=0.1) as server:
-        said, shared = use(tmp_path, profile_of(server), work)
-        assert (said, shared, sum(server.calls.values())) == (["SAME"] * 30, 29, 1)
 
 
 def test_what_changes_the_reply_changes_the_request(tmp_path: Path) -> None:
@@ -276,130 +218,6 @@ def test_retry_after_holds_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
         assert use(tmp_path, profile, work) == "Q"
     assert seen == [7.0, 7.0]  # the request's own wait, and the pause of all
-
-
-def test_the_budget_is_never_passed_and_a_larger_one_goes_on(tmp_path: Path) -> None:
-    requests = [question(f"question {number}" * 5) for number in range(40)]
-    with ScriptedServer(echo, latency=0.01, faults=seeded_faults(3, 0.2, ("cut", "500"))) as server:
-        said = use(tmp_path, profile_of(server), lambda teacher: outcomes(teacher, requests), budget=1.0)
-        spent = sum(row.dollars for row in ledger(tmp_path / "store.db"))
-        stopped = [text for text in said if text.startswith("APIError")]
-        assert 0.6 < spent <= 1.0  # used up but for less than one worst case
-        assert 0 < len(stopped) < 40
-        assert "the budget of $1.00 is spent" in stopped[0]
-        assert "larger budget to go on" in stopped[0]
-        before = sum(server.calls.values())
-        again = use(tmp_path, profile_of(server), lambda teacher: outcomes(teacher, requests), budget=1.0)
-        assert sum(server.calls.values()) == before
-        assert [a for a, b in zip(again, said, strict=True) if not b.startswith("APIError")] == [
-            text for text in said if not text.startswith("APIError")
-        ]
-        whole = use(tmp_path, profile_of(server), lambda teacher: outcomes(teacher, requests), budget=100.0)
-        assert all(text.startswith("QUESTION") for text in whole)
-
-
-@pytest.mark.usefixtures("transport")
-def test_the_key_goes_to_the_base_url_and_nowhere_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    blab = lambda request: f"your key is {KEY}" if "key" in request["messages"][0]["content"] else "x"  # noqa: E731
-    faults = lambda request, attempt: {"go": "307", "bad": "401"}.get(request["messages"][0]["content"])  # noqa: E731
-    with ScriptedServer(blab, faults=faults) as server, ScriptedServer(echo) as other:
-        server.location = f"{other.url}/chat/completions"
-        monkeypatch.setenv("OPENAI_BASE_URL", other.url)
-        monkeypatch.setenv("OPENAI_API_KEY", "sk-another")
-        monkeypatch.setenv("OPENAI_ORG_ID", "org-another")
-        monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer sk-custom")
-        monkeypatch.setenv("HTTP_PROXY", other.url)
-        said = use(tmp_path, profile_of(server), lambda teacher: outcomes(teacher, [question("key?")]))
-        assert said == ["your key is [key]"]
-        for text in ("go", "bad"):
-            said += use(tmp_path, profile_of(server), lambda teacher: outcomes(teacher, [question(text)]))  # noqa: B023
-        assert server.keys == {f"Bearer {KEY}"}
-        assert other.paths == {}
-        assert os.environ["OPENAI_ORG_ID"] == "org-another"
-    written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert KEY.encode() not in written
-    assert KEY not in "".join(said) + caplog.text
-
-
-def test_a_missing_key_is_told_before_anything_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CANARY_KEY")
-    with ScriptedServer(echo) as server:
-        with pytest.raises(APIError, match=r"local: no key; set the environment variable CANARY_KEY"):
-            use(tmp_path, profile_of(server), lambda teacher: teacher.ask(question("q")))
-        assert server.paths == {}
-
-
-def test_a_call_under_way_is_kept_though_its_asker_is_cancelled(tmp_path: Path) -> None:
-    with ScriptedServer(echo, latency=0.3) as server:
-
-        async def leave_early(teacher: Teacher) -> None:
-            asking = [asyncio.create_task(teacher.ask(question(f"q{number}"))) for number in range(10)]
-            while server.now < 4:
-                await asyncio.sleep(0.01)
-            for task in asking:
-                task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
-
-        use(tmp_path, profile_of(server, "concurrency=4"), leave_early)
-        assert sum(server.calls.values()) == 4
-    row, = ledger(tmp_path / "store.db")
-    assert (row.calls, row.failed, row.unanswered) == (4, 0, 0)
-
-
-def test_no_more_calls_at_once_than_the_profile_allows(tmp_path: Path) -> None:
-    requests = [question(f"q{number}") for number in range(300)]
-    with ScriptedServer(echo, latency=0.02) as server:
-        use(tmp_path, profile_of(server, "concurrency=100"), lambda teacher: outcomes(teacher, requests))
-        assert 64 < server.most <= 100
-
-
-CHILD = """
-import asyncio, sys
-from pathlib import Path
-from tests.unit.test_client import outcomes, profile_of, question, use
-class Server: url = sys.argv[1]
-requests = [question(f"q{number}") for number in range(60)]
-print(use(Path(sys.argv[2]), profile_of(Server, "concurrency=8"), lambda teacher: outcomes(teacher, requests)))
-"""
-
-
-def test_kill_9_costs_only_the_calls_under_way(tmp_path: Path) -> None:
-    env = {**os.environ, "CANARY_KEY": KEY}
-    with ScriptedServer(echo, latency=0.1) as server:
-        kills = 0
-        for after in (5, 20, 41):
-            command = [sys.executable, "-c", CHILD, server.url, str(tmp_path)]
-            with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as child:
-                until = time.monotonic() + 60
-                while sum(server.calls.values()) < after + 8 * kills and time.monotonic() < until:
-                    time.sleep(0.005)
-                child.send_signal(signal.SIGKILL)
-            assert child.returncode == -signal.SIGKILL
-            kills += 1
-        said = use(
-            tmp_path,
-            profile_of(server),
-            lambda teacher: outcomes(teacher, [question(f"q{number}") for number in range(60)]),
-        )
-        assert said == [f"Q{number}" for number in range(60)]
-        sent = sum(server.calls.values())
-    row, = ledger(tmp_path / "store.db")
-    assert row.calls == 60
-    assert sent - 60 <= row.unanswered <= 8 * kills  # what was lost is known, and counts at its worst case
-    assert row.dollars >= row.unanswered * 50 * 0.001
-
-
-def test_the_reply_is_kept_before_it_is_used(tmp_path: Path) -> None:
-    async def work(teacher: Teacher) -> None:
-        for number in range(20):
-            await teacher.ask(question(f"q{number}"))
-            assert sum(row.calls for row in ledger(tmp_path / "store.db")) == number + 1
-
-    with ScriptedServer(echo) as server:
-        use(tmp_path, profile_of(server), work)
 
 
 def test_text_of_every_kind_comes_back_as_it_was(tmp_path: Path) -> None:
