@@ -19,17 +19,15 @@ TO = click.option("--to", required=True, type=FILE, help="The .jsonl file to wri
 @click.option("--only", multiple=True, metavar="FIELD=A,B", help="Keep rows whose field is one of these (!=: none).")
 @click.option("--name", default="", help="Name of the source, where the rows tell none.")
 @click.option("--language", default="", help="Language, where the rows tell none  [default: told by the text]")
-@click.option(
-    "--cop-base", type=click.IntRange(0, 1), help="MedMCQA: `cop` counts from here  [default: found out]"
-)
+@click.option("--cop-base", type=click.IntRange(0, 1), help="MedMCQA: `cop` counts from here  [default: found out]")
 @click.option("--limit", type=click.IntRange(1), help="Stop after so many questions.")
 @JSON
 def import_(source: str, to: Path, as_json: bool, **settings: Any) -> None:
     """Read exam questions of any published form.
 
     SOURCE is a .jsonl, .json or .csv file, or a data set on the Hub (org/name[:config][#split]): MedQA, MedMCQA,
-    CMExam, CMB, HEAD-QA, MMLU-Pro, or rows of question, options, answer_idx. Rows whose answer is not one of their options are
-    refused and listed in X.refused.jsonl.
+    CMExam, CMB, HEAD-QA, MMLU-Pro, or rows of question, options, answer_idx. Rows whose answer is not one of their
+    options are refused and listed in X.refused.jsonl.
 
     \b
     lite-huatuo data import openlifescienceai/medmcqa --to exam.jsonl
@@ -58,16 +56,22 @@ def decontaminate(source: str, to: Path, against: tuple[str, ...], as_json: bool
     lite-huatuo data decontaminate problems.jsonl --against medqa_test.jsonl --to clean.jsonl
     """
     from lite_huatuo.data import decontaminate as screening
+    from lite_huatuo.data import side_files, sources
 
-    report = screening.decontaminate(source, to, against)
-    _print(report, as_json, [f"{key}: {_short(value)}" for key, value in report.items()])
+    screen = screening.Screen()
+    for evaluation in against:
+        for where, row in sources.rows(evaluation):
+            screen.add(row, where)
+    report = side_files.sift(screening.STEP, to, screen.sift(sources.rows(source)))
+    lines = [f"{count:>8,}  dropped: {rule}" for rule, count in report["reasons"].items()]
+    _print(report, as_json, [f"{report['rows']:>8,}  rows", *lines, f"{report['kept']:>8,}  {to}"])
 
 
 @click.command()
 @click.argument("parts", nargs=-1, required=True, metavar="PART...", type=FILE)
-@click.option("--like", required=True, type=FILE, help="The input of the job, whose order the result has.")
+@click.option("--like", required=True, metavar="SOURCE", help="The input of the job, whose order the result has.")
 @TO
-def merge(parts: tuple[Path, ...], like: Path, to: Path) -> None:
+def merge(parts: tuple[Path, ...], like: str, to: Path) -> None:
     """Put the parts of a sharded job together.
 
     The result, side files included, is what one run would have written.
@@ -75,9 +79,9 @@ def merge(parts: tuple[Path, ...], like: Path, to: Path) -> None:
     \b
     lite-huatuo data merge part1.jsonl part2.jsonl --like problems.jsonl --to trajectories.jsonl
     """
-    from lite_huatuo.data import shards, side_files
+    from lite_huatuo.data import pipeline, shards, side_files
 
-    for side, count in shards.merge(parts, like, to).items():
+    for side, count in shards.merge(parts, lambda: pipeline.ids(like), to).items():
         click.echo(f"{count:>8,}  {side_files.side_path(to, side)}")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path)
 SAMPLE = 50  # records that --dry-run rehearses
+IN_BATCHES = 10_000  # records at one time where requests go as batch jobs: a wave has so many
+SHAPING = {  # what of a profile decides what is asked
+    "model", "token_field", "json_schema", "temperature", "default_temperature", "seed", "reasoning_effort",
+    "reasoning_tokens", "extra",
+}  # fmt: skip
 TEACHER, SOLVER, VERIFIER = "teacher", "solver", "verifier"
 
 
@@ -76,7 +81,10 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option("--budget", type=click.FloatRange(0), help="Dollars, a hard stop for all the store has paid."),
             click.option("--batch", is_flag=True, help="Send waves of requests as batch jobs: cheaper, and slower."),
-            click.option("--concurrency", type=click.IntRange(1), help="Records at one time  [default: the profile's]"),
+            click.option(
+                "--concurrency", type=click.IntRange(1),
+                help="Records at one time  [default: the profile's, with --batch 10,000]",
+            ),
             click.option(
                 "--max-failures", type=click.FloatRange(0, 1), default=0.05, show_default=True,
                 help="Stop when more than this share of records fails.",
@@ -217,36 +225,30 @@ def _do(job: Job, assume_right: float = 0.5) -> None:
 
         click.echo(data_price.table(job, SAMPLE, assume_right))
         return
-    from lite_huatuo.data import pipeline, side_files
+    from lite_huatuo.data import pipeline
 
     paths = pipeline.outputs(job.settings.to, *job.sides)
-    if job.settings.overwrite:
-        for path in paths.values():
-            path.unlink(missing_ok=True)
-            path.with_name(f".{path.name}.state").unlink(missing_ok=True)
-    elif job.settings.to.exists():
+    if job.settings.to.exists() and not job.settings.overwrite:
         raise RecordError(f"{job.settings.to}: already exists; give another name, or --overwrite to make it again")
     counts = asyncio.run(_run(job, paths))
     for name, path in paths.items():
         click.echo(f"{counts[name]:>8,}  {path}")
     for reason, count in counts.items():
         if ": " in reason:
-            click.echo(f"{count:>8,}    {reason.lstrip(side_files.OUTPUT)}")
+            click.echo(f"{count:>8,}    {reason}")
 
 
 async def _run(job: Job, paths: dict[str, Path]) -> Any:
     """Open store and models, and run the job to its end, its stop or its error."""
-    from lite_huatuo.cli.display import Display
     from lite_huatuo.data import pipeline, runner
     from lite_huatuo.data.client import Teacher
     from lite_huatuo.data.store import Store
 
     settings, stop = job.settings, runner.Stop()
-    concurrency = settings.concurrency or max((model.concurrency for _, model in job.models), default=16)
-    same = {
-        **job.fixed, "models": [[role, model.model] for role, model in job.models], "shard": settings.shard,
-        "limit": settings.limit,
-    }  # fmt: skip
+    models = [model.model_copy(update=_paced(settings)) for _, model in job.models]
+    concurrency = settings.concurrency or max((model.concurrency for model in models), default=16)
+    shaping = [[role, model.model_dump(include=SHAPING)] for role, model in job.models]
+    same = {**job.fixed, "models": shaping, "shard": settings.shard, "limit": settings.limit}
     fingerprint = pipeline.fingerprint(job.name, settings.source, **same)
     total = sum(1 for _ in _chosen(job))
     try:
@@ -254,29 +256,45 @@ async def _run(job: Job, paths: dict[str, Path]) -> Any:
             await stack.enter_async_context(runner.stopped_by_signals(stop))
             asks = []
             store = stack.enter_context(Store(settings.store))
-            for _, model in job.models:
-                model = model.model_copy(update={"concurrency": settings.concurrency or model.concurrency})
+            for model in models:
                 teacher = Teacher(model, store, budget=settings.budget, batch=settings.batch)
                 asks.append((await stack.enter_async_context(teacher)).ask)
-            display = stack.enter_context(Display())
-            display.start(f"data {job.name}", total)
-            shown, told = 0, 0.0
-
-            def advance(done: int, counts: Any) -> None:
-                nonlocal shown, told
-                if done == total or time.monotonic() - told > 1.0:  # once a second, not for each of 40,000
-                    display.advance(done - shown, written=counts[""], failed=counts["failed"])
-                    shown, told = done, time.monotonic()
-
+            if settings.overwrite:
+                runner.forget(paths)
+            advance = stack.enter_context(_shown(job.name, total))
             return await runner.run(
-                _chosen(job), job.make(asks, []), paths, fingerprint=fingerprint, concurrency=concurrency,
+                _chosen(job), job.make(asks, []), paths, fingerprint=fingerprint,
+                concurrency=IN_BATCHES if settings.batch and not settings.concurrency else concurrency,
                 max_failures=settings.max_failures, stop=stop, advance=advance,
             )  # fmt: skip
-    except APIError as error:
-        if stop.signal:
-            click.echo(str(error), err=True)
-            raise SystemExit(128 + stop.signal) from None
-        raise
+    except (APIError, asyncio.CancelledError) as error:
+        if stop.signal is None:
+            raise
+        click.echo(str(error) or str(stop.asked), err=True)
+        raise SystemExit(128 + stop.signal) from None
+
+
+def _paced(settings: Settings) -> dict[str, int]:
+    """Return what the options change of how fast a model is asked."""
+    return {"concurrency": settings.concurrency} if settings.concurrency else {}
+
+
+@contextmanager
+def _shown(name: str, total: int) -> Iterator[Callable[[int, Any], None]]:
+    """Show progress, at most once a second: there may be 40,000 records."""
+    from lite_huatuo.cli.display import Display
+
+    shown, told = 0, 0.0
+    with Display() as display:
+        display.start(f"data {name}", total)
+
+        def advance(done: int, counts: Any) -> None:
+            nonlocal shown, told
+            if done == total or time.monotonic() - told > 1.0:
+                display.advance(done - shown, written=counts[""], failed=counts["failed"])
+                shown, told = done, time.monotonic()
+
+        yield advance
 
 
 def _chosen(job: Job) -> Iterable[Any]:

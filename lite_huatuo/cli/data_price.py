@@ -19,9 +19,9 @@ def table(job: Job, sample: int, right: float) -> str:
 
     assumed = cost.Assumed(right=right)
     models = [cost.Rehearsal(model, assumed) for _, model in job.models]
-    records, total = cost.spread(_chosen(job), sample)
+    records, total = cost.spread(lambda: _chosen(job), sample)
     work = job.make([model.ask for model in models], [model.unpaid for model in models])
-    asyncio.run(cost.rehearse(records, work))
+    failed = asyncio.run(cost.rehearse(records, work, models))
     rows, sums = [], cost.Line()
     dollars = 0.0
     for model in models:
@@ -34,7 +34,7 @@ def table(job: Job, sample: int, right: float) -> str:
     return "\n".join(
         [
             f"{job.name} of {total:,} records{', as batch jobs' if job.settings.batch else ''}: an estimate from a "
-            f"rehearsal of {len(records):,}; nothing was asked",
+            f"rehearsal of {len(records):,}{f', {failed} of which failed' if failed else ''}; nothing was asked",
             "",
             f"| {' | '.join(HEAD)} |",
             f"|{'---|' * 2}{'---:|' * 4}",

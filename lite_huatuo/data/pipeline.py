@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lite_huatuo import exam_rows, jsonl
+from lite_huatuo import jsonl
 from lite_huatuo.data import problems, rewrite, rules, search, side_files, sources
 from lite_huatuo.data.asking import Ask
 from lite_huatuo.data.runner import Rows, Work
@@ -19,7 +19,7 @@ from lite_huatuo.data.search import Verify
 from lite_huatuo.data.side_files import DROPPED, FAILED, OUTPUT
 from lite_huatuo.errors import RecordError, ReplyError
 from lite_huatuo.prompts.render import VERSION
-from lite_huatuo.records import ExamQuestion, Trajectory, VerifiableProblem, problem_from_row, to_row
+from lite_huatuo.records import GROUND_TRUTH, ExamQuestion, Trajectory, VerifiableProblem, problem_from_row, to_row
 
 SFT = "sft"
 Record = TypeVar("Record", ExamQuestion, VerifiableProblem)
@@ -103,12 +103,19 @@ def outputs(to: Path, *names: str) -> dict[str, Path]:
 
 def exams(source: str) -> Iterator[ExamQuestion]:
     """Yield the exam questions of a source one at a time; ids are unique."""
-    return _unique(exam_rows.exam_from_row(row, where) for where, row in _rows(source))
+    return _unique(_exam_rows(source))
 
 
 def open_problems(source: str) -> Iterator[VerifiableProblem]:
     """Yield the verifiable problems of a source one at a time; ids are unique."""
     return _unique(problem_from_row(row, where) for where, row in _rows(source))
+
+
+def ids(source: str) -> Iterator[str]:
+    """Yield the ids of a job's input, exam questions or problems, in its order."""
+    _, first = next(iter(_rows(source)))
+    open_questions = any(name in first for name in GROUND_TRUTH)
+    yield from (record.id for record in (open_problems(source) if open_questions else exams(source)))
 
 
 def fingerprint(job: str, source: str, **settings: Any) -> dict[str, Any]:
@@ -125,6 +132,18 @@ def _rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for where, row in sources.rows(source):
         empty = False
         yield where, row
+    if empty:
+        raise RecordError(f"{source}: holds no rows")
+
+
+def _exam_rows(source: str) -> Iterator[ExamQuestion]:
+    """Yield a source's exam questions; a row that cannot be read is an error."""
+    empty = True
+    for _, _, exam in sources.iter_exams(source):
+        empty = False
+        if isinstance(exam, RecordError):
+            raise exam
+        yield exam
     if empty:
         raise RecordError(f"{source}: holds no rows")
 

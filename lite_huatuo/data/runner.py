@@ -14,9 +14,9 @@ import os
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -32,16 +32,22 @@ Work = Callable[[Record], Awaitable[Rows]]
 AHEAD = 16  # times the concurrency: records that may wait to be written, so that a slow one holds up nobody
 MOST_AHEAD = 4096
 STATE_SECONDS = 1.0
-LEAST_FAILURES = 20  # a job is not stopped for fewer
+LEAST_FAILURES = 20  # a job is not stopped for fewer, unless nothing else came of it
 
 
 @dataclass
 class Stop:
-    """Tells a running job to take nothing new and end after what is under way. `asked` is why, None while it may run;
-    `signal` is the number of the signal that asked."""
+    """Tells a running job to end at once. `asked` is why, None while it may run; `signal` is the number of the signal
+    that asked. A call under way is seen to its end by the teacher, which keeps its reply."""
 
     asked: str | None = None
     signal: int | None = None
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def ask(self, why: str, signal: int | None = None) -> None:
+        """Ask for the end."""
+        self.asked, self.signal = why, signal
+        self.heard.set()
 
 
 async def run(
@@ -59,44 +65,45 @@ async def run(
 
     `records` have an `id`. A record whose work raises ReplyError is written to the output "failed" with the reason.
     `fingerprint` tells jobs apart: an unfinished one of another fingerprint is refused. APIError is raised where
-    nothing more can be asked, where failures pass the share `max_failures`, and where `stop` was asked; all that came
-    in order before is kept, and the same call goes on there.
+    nothing more can be asked or `stop` was asked: all that came in order before is kept, and the same call goes on
+    there; and where failures pass the share `max_failures`: the same call asks them all again.
     """
     stop = stop or Stop()
     files = _Files(outputs, fingerprint)
     stream = iter(islice(records, files.done, None))
     turns = asyncio.Semaphore(concurrency)
+    stopped = asyncio.create_task(stop.heard.wait())
     waiting: deque[asyncio.Task[Rows]] = deque()
-    ended: BaseException | None = None
     try:
-        while ended is None:
-            while len(waiting) < concurrency + min(AHEAD * concurrency, MOST_AHEAD) and stop.asked is None:
-                try:
-                    waiting.append(asyncio.create_task(_guarded(next(stream), work, turns, stop)))
-                except StopIteration:
-                    break
+        while True:
+            for record in islice(stream, concurrency + min(AHEAD * concurrency, MOST_AHEAD) - len(waiting)):
+                waiting.append(asyncio.create_task(_guarded(record, work, turns)))
             if not waiting:
                 break
-            try:
-                files.write(await waiting.popleft())
-            except APIError as error:
-                ended = error
+            await asyncio.wait((waiting[0], stopped), return_when=asyncio.FIRST_COMPLETED)
+            if not waiting[0].done():
+                raise APIError(str(stop.asked))
+            files.write(waiting.popleft().result())
             advance(files.done, files.counts)
-            stop.asked = stop.asked or _too_many(files, max_failures)
-        ended = ended or (APIError(stop.asked) if stop.asked is not None else None)
+            files.check(max_failures)
+        files.check(max_failures, ended=True)
+    except TooManyFailed:
+        raise
+    except APIError as error:
+        raise APIError(f"{error} ({files.done:,} records are done; the same command goes on after them)") from None
     finally:
-        stop.asked = stop.asked or "ended"
-        for task in waiting:
-            task.cancel()  # a call under way is seen to its end by the teacher, which keeps its reply
-        await asyncio.gather(*waiting, return_exceptions=True)
-        files.save()
+        for task in (*waiting, stopped):
+            task.cancel()
+        await asyncio.gather(*waiting, stopped, return_exceptions=True)
         files.close()
-    if ended is not None:
-        raise APIError(
-            f"{ended}; {files.done} records are done, nothing paid for is lost: the same command goes on from there"
-        ) from None
     files.finish()
     return files.counts
+
+
+def forget(outputs: Mapping[str, Path]) -> None:
+    """Remove a job's outputs, finished or not, and its state."""
+    for path in (*outputs.values(), *map(part, outputs.values()), state_path(outputs)):
+        path.unlink(missing_ok=True)
 
 
 @asynccontextmanager
@@ -107,7 +114,7 @@ async def stopped_by_signals(stop: Stop) -> AsyncIterator[None]:
 
     def ask(number: signal.Signals) -> None:
         if stop.asked is None:
-            stop.asked, stop.signal = f"stopped by {number.name}", int(number)
+            stop.ask(f"stopped by {number.name}", int(number))
         elif task is not None:
             task.cancel()
 
@@ -120,11 +127,24 @@ async def stopped_by_signals(stop: Stop) -> AsyncIterator[None]:
             loop.remove_signal_handler(number)
 
 
-async def _guarded(record: Record, work: Work[Record], turns: asyncio.Semaphore, stop: Stop) -> Rows:
+def part(path: Path) -> Path:
+    """Return the name an output has while the job runs."""
+    return path.with_name(f".{path.name}.part")
+
+
+def state_path(outputs: Mapping[str, Path]) -> Path:
+    """Return where the state of an unfinished job stands."""
+    first = next(iter(outputs.values()))
+    return first.with_name(f".{first.name}.state")
+
+
+class TooManyFailed(APIError):
+    """More records failed than may."""
+
+
+async def _guarded(record: Record, work: Work[Record], turns: asyncio.Semaphore) -> Rows:
     """Do one record's work when it is its turn; a record that fails brings a row that says so."""
     async with turns:
-        if stop.asked is not None:
-            raise APIError(stop.asked)
         try:
             return await work(record)
         except ReplyError as error:
@@ -133,73 +153,85 @@ async def _guarded(record: Record, work: Work[Record], turns: asyncio.Semaphore,
             return {FAILED: [row]}
 
 
-def _too_many(files: _Files, share: float) -> str | None:
-    """Return why to stop where too many records failed, else None."""
-    failed = files.counts[FAILED]
-    if failed < LEAST_FAILURES or failed <= share * files.done:
-        return None
-    kind, most = next(entry for entry in files.counts.most_common() if entry[0].startswith(f"{FAILED}: "))
-    where = files.part(files.outputs[FAILED])
-    return f"{failed} of {files.done} records failed, mostly {kind.partition(': ')[2]} ({most}); see {where}"
-
-
 class _Files:
     """The outputs of a job under way, and its state."""
 
     def __init__(self, outputs: Mapping[str, Path], fingerprint: dict[str, Any]) -> None:
         assert FAILED in outputs, "a job needs a place for what failed"
         self.outputs, self.fingerprint = dict(outputs), fingerprint
-        first = next(iter(self.outputs.values()))
-        self.state_path = first.with_name(f".{first.name}.state")
+        self.state_path = state_path(outputs)
         self.done, self.counts, offsets = self._load()
         self.files: dict[str, IO[bytes]] = {}
-        try:
-            first.parent.mkdir(parents=True, exist_ok=True)
+        self.failed = False
+        with self._on_disk():
+            self.state_path.parent.mkdir(parents=True, exist_ok=True)
             for name, path in self.outputs.items():
-                file = self.files[name] = self.part(path).open("r+b" if offsets else "wb")
+                file = self.files[name] = part(path).open("r+b" if offsets else "wb")
                 file.truncate(offsets.get(name, 0))
                 file.seek(offsets.get(name, 0))
-        except OSError as error:
-            raise RecordError(f"{first.parent}: cannot be written ({error.strerror}); choose another folder") from None
         self.saved = time.monotonic()
 
     def write(self, rows: Rows) -> None:
         """Append one record's rows, and now and then the state."""
-        for name, lines in rows.items():
-            for row in lines:
-                self.files[name].write(jsonl.dumps(row).encode() + b"\n")
-                self.counts[name] += 1
-                if "reason" in row:
-                    self.counts[f"{name}: {row.get('step', '')}: {kind(row['reason'])}"] += 1
+        with self._on_disk():
+            for name, lines in rows.items():
+                for row in lines:
+                    self.files[name].write(jsonl.dumps(row).encode() + b"\n")
+                    self.counts[name] += 1
+                    if "reason" in row:
+                        self.counts[f"{name}: {row.get('step', '')}: {kind(row['reason'])}"] += 1
         self.done += 1
         if time.monotonic() - self.saved > STATE_SECONDS:
             self.save()
 
     def save(self) -> None:
         """Flush the outputs to the disk, then the state that speaks of them."""
-        for file in self.files.values():
-            file.flush()
-            os.fsync(file.fileno())
-        state = {
-            "fingerprint": self.fingerprint,
-            "done": self.done,
-            "counts": self.counts,
-            "offsets": {name: file.tell() for name, file in self.files.items()},
-        }
-        jsonl.write_text(self.state_path, json.dumps(state, ensure_ascii=False) + "\n")
+        with self._on_disk():
+            for file in self.files.values():
+                file.flush()
+                os.fsync(file.fileno())
+            state = {
+                "fingerprint": self.fingerprint,
+                "done": self.done,
+                "counts": self.counts,
+                "offsets": {name: file.tell() for name, file in self.files.items()},
+            }
+            jsonl.write_text(self.state_path, json.dumps(state, ensure_ascii=False) + "\n")
         self.saved = time.monotonic()
 
+    def check(self, share: float, *, ended: bool = False) -> None:
+        """Raise TooManyFailed where more than this share of the records failed: of a few, only where all did.
+
+        The state is forgotten then, so that the next run asks the failed ones again.
+        """
+        failed = self.counts[FAILED]
+        all_failed = ended and failed >= self.done > 0
+        if failed <= share * self.done or (failed < LEAST_FAILURES and not all_failed):
+            return
+        reason, most = next(entry for entry in self.counts.most_common() if entry[0].startswith(f"{FAILED}: "))
+        self.failed = True
+        raise TooManyFailed(
+            f"{failed:,} of {self.done:,} records failed, mostly {reason.partition(': ')[2]} ({most:,}); see "
+            f"{part(self.outputs[FAILED])}; mend what is wrong and run the same command again: only what failed is "
+            "asked again; or let more fail with --max-failures"
+        )
+
     def close(self) -> None:
-        """Close the outputs."""
-        for file in self.files.values():
-            file.close()
+        """Save where the job stands, if it can go on there, and close the outputs."""
+        try:
+            self.save()
+            if self.failed:
+                self.state_path.unlink()
+        finally:
+            for file in self.files.values():
+                file.close()
 
     def finish(self) -> None:
         """Put the outputs in place, the first one last: where it is, all are."""
-        for path in reversed(self.outputs.values()):
-            if self.part(path).exists():  # not one that an earlier, killed finish has put in place
-                os.replace(self.part(path), path)
-        self.state_path.unlink()
+        with self._on_disk():
+            for path in reversed(self.outputs.values()):
+                os.replace(part(path), path)
+            self.state_path.unlink()
 
     def _load(self) -> tuple[int, Counter[str], dict[str, int]]:
         """Return (records done, counts, length of each output) of an unfinished job, or those of a new one."""
@@ -207,9 +239,8 @@ class _Files:
             return 0, Counter(), {}
         try:
             state = json.loads(self.state_path.read_text(encoding="utf-8"))
-            before, offsets = state["fingerprint"], state["offsets"]
+            before, offsets = dict(state["fingerprint"]), {name: int(state["offsets"][name]) for name in self.outputs}
             done, counts = int(state["done"]), Counter(state["counts"])
-            whole = all(self._whole(path, offsets[name]) for name, path in self.outputs.items())
         except (OSError, ValueError, KeyError, TypeError):
             raise RecordError(
                 f"{self.state_path}: damaged; begin again with --overwrite: paid replies are in the store"
@@ -220,16 +251,21 @@ class _Files:
                 f"{self.state_path}: an unfinished job with other settings ({', '.join(sorted(differ))}) stands here; "
                 "give the same ones to go on with it, or --overwrite to begin again"
             )
-        return (done, counts, offsets) if whole else (0, Counter(), {})
+        whole = [self._whole(path, offsets[name]) for name, path in self.outputs.items()]
+        return (done, counts, offsets) if all(whole) else (0, Counter(), {})
 
     def _whole(self, path: Path, length: int) -> bool:
         """True where an output is there as far as the state says, unfinished or (after a killed finish) in place."""
-        part = self.part(path)
-        if not part.exists() and path.exists() and path.stat().st_size == length:
-            os.replace(path, part)  # the finish that put it in place was killed before its end: it is done again
-        return part.exists() and part.stat().st_size >= length
+        if not part(path).exists() and path.exists() and path.stat().st_size == length:
+            os.replace(path, part(path))  # the finish that put it in place was killed before its end: it is done again
+        return part(path).exists() and part(path).stat().st_size >= length
 
-    @staticmethod
-    def part(path: Path) -> Path:
-        """Return the name an output has while the job runs."""
-        return path.with_name(f".{path.name}.part")
+    @contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        """Tell what the disk refuses."""
+        try:
+            yield
+        except OSError as error:
+            raise RecordError(
+                f"{self.state_path.parent}: cannot be written ({error.strerror}); make room or choose another folder"
+            ) from None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,43 +29,45 @@ def part_of(identifier: str, count: int) -> int:
     return int.from_bytes(hashlib.sha256(identifier.encode()).digest()[:8], "big") % count + 1
 
 
-def merge(parts: Sequence[Path], like: Path, to: Path) -> dict[str, int]:
-    """Put the outputs of all parts together at `to`, and their side files beside it, in the order of the job's input
-    `like`: the files that one run would have written. Return the rows by side.
+def merge(parts: Sequence[Path], ids: Callable[[], Iterable[str]], to: Path) -> dict[str, int]:
+    """Put the outputs of all parts together at `to`, and their side files beside it, in the order of `ids`, those of
+    the job's input: the files that one run would have written. Return the rows by side.
 
-    Raise RecordError where a part is missing or holds a record that is not in its place in `like`.
+    Raise RecordError where a part is missing, or holds a record that the input has not or another part has too.
     """
     if to.exists():
         raise RecordError(f"{to}: already exists; give another name")
-    sides = sorted({side for part in parts for side in _sides(part)})
+    sides = sorted({side for one in parts for side in _sides(one)})
     with side_files.opened(to, *sides) as files:
         for side in (side_files.OUTPUT, *sides):
-            _merge_side([side_files.side_path(part, side) for part in parts], like, files, side)
+            _merge_side([side_files.side_path(one, side) for one in parts], ids(), files, side)
     return files.counts
 
 
-def _merge_side(parts: list[Path], like: Path, files: side_files.Files, side: str) -> None:
-    """Merge one file of each part: every part is in the order of `like` already."""
-    streams = [jsonl.iter_rows(part) for part in parts]
+def _merge_side(parts: list[Path], ids: Iterable[str], files: side_files.Files, side: str) -> None:
+    """Merge one file of each part: every part is in the order of the input already."""
+    streams = [jsonl.iter_rows(one) for one in parts]
     heads = [next(stream, None) for stream in streams]
-    for _, wanted in jsonl.iter_rows(like):
+    for wanted in ids:
+        from_one = None
         for place, stream in enumerate(streams):
-            while (head := heads[place]) is not None and head[1].get("id") == wanted.get("id"):
+            while (head := heads[place]) is not None and head[1].get("id") == wanted:
+                if from_one not in (None, place):
+                    raise RecordError(f"{head[0]}: {wanted!r} is in another part too; give each part once")
+                from_one = place
                 files.write(side, head[1])
                 heads[place] = next(stream, None)
     left: list[tuple[str, dict[str, Any]]] = [head for head in heads if head is not None]
     if left:
         where, row = left[0]
-        raise RecordError(
-            f"{where}: {row.get('id')!r} is not where {like} has it; give the job's own input, and each part once"
-        )
+        raise RecordError(f"{where}: {row.get('id')!r} is not where the input has it; give the job's own input")
 
 
-def _sides(part: Path) -> list[str]:
+def _sides(output: Path) -> list[str]:
     """Return the side files that stand beside an output."""
-    if not part.is_file():
-        raise RecordError(f"{part}: no such file; every part must be finished")
-    return [path.name[len(part.stem) + 1 : -6] for path in part.parent.glob(f"{part.stem}.*.jsonl")]
+    if not output.is_file():
+        raise RecordError(f"{output}: no such file; every part must be finished")
+    return [path.name[len(output.stem) + 1 : -6] for path in output.parent.glob(f"{glob.escape(output.stem)}.*.jsonl")]
 
 
 def _read(part: str) -> tuple[int, int]:

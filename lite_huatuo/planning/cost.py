@@ -60,11 +60,13 @@ class Line:
 
 @dataclass
 class Rehearsal:
-    """A stand-in for one model; `ask` is an `Ask` that costs nothing. `lines` is what it was asked, by step."""
+    """A stand-in for one model; `ask` is an `Ask` that costs nothing. `lines` is what it was asked, by step; `answer`
+    the right letters of the exam question that it is asked about now."""
 
     profile: Profile
     assumed: Assumed = field(default_factory=Assumed)
     lines: dict[str, Line] = field(default_factory=lambda: defaultdict(Line))
+    answer: str = ""
 
     async def ask(self, request: Request) -> str:
         """Count the request and return a reply of typical length."""
@@ -96,17 +98,22 @@ class Rehearsal:
         if key == "steps":
             step = {"action": "think", "title": "a step", "content": _filler(tokens // 5, language)}
             return [dict(step) for _ in range(5)]
-        if key == "answer":  # of a small model: the right letter is not known here, any other is wrong
-            return "A" if _share(request, key) < self.assumed.solved else "B"
+        if key == "answer":
+            other = "A" if self.answer != "A" else "B"
+            return self.answer if _share(request, key) < self.assumed.solved else other
         if key == "conclusion":
             return RIGHT if _share(request, key) < self.assumed.right else WRONG
         return RIGHT if key == "ground_truth" else _filler(tokens - 10, language)
 
 
-async def rehearse(records: Sequence[Record], work: Callable[[Record], Awaitable[Any]]) -> int:
-    """Do the work for every record and return how many failed, which the stand-in's replies should not cause."""
+async def rehearse(
+    records: Sequence[Record], work: Callable[[Record], Awaitable[Any]], models: Sequence[Rehearsal]
+) -> int:
+    """Do the work for every record and return how many failed, which the stand-ins' replies should not cause."""
     failed = 0
     for record in records:
+        for model in models:
+            model.answer = getattr(getattr(record, "exam", record), "answer_idx", "")
         try:
             await work(record)
         except ReplyError:
@@ -114,12 +121,11 @@ async def rehearse(records: Sequence[Record], work: Callable[[Record], Awaitable
     return failed
 
 
-def spread(records: Iterable[Record], count: int) -> tuple[list[Record], int]:
-    """Return (`count` records spread evenly over all, how many there are); all are held in memory one time."""
-    every = list(records)
-    if len(every) <= count:
-        return every, len(every)
-    return [every[i * len(every) // count] for i in range(count)], len(every)
+def spread(records: Callable[[], Iterable[Record]], count: int) -> tuple[list[Record], int]:
+    """Return (`count` records spread evenly over all, how many there are); reads them twice, one at a time."""
+    total = sum(1 for _ in records())
+    wanted = {number * total // count for number in range(count)} if total > count else range(total)
+    return [record for number, record in enumerate(records()) if number in wanted], total
 
 
 def scaled(lines: dict[str, Line], factor: float) -> dict[str, Line]:
