@@ -198,6 +198,16 @@ def is_right(question: str, ground_truth: str, answer: str) -> bool:
     return ground_truth.casefold() in answer.casefold()
 
 
+def judge_answer(prompt: Prompt, dice: Dice) -> dict[str, Any]:
+    """Judge by whether the ground truth is named."""
+    return {"correct": prompt.values["ground_truth"].casefold() in prompt.values["final_response"].casefold()}
+
+
+def judge_answer_word(prompt: Prompt, dice: Dice) -> str:
+    """The same, in the word asked for."""
+    return prompt.values["right" if judge_answer(prompt, dice)["correct"] else "wrong"]
+
+
 def rewrite(prompt: Prompt, dice: Dice) -> str:
     """Tell the notes as a stream; one of twenty speaks of a given answer, one of twenty has headings."""
     chinese = prompt.language == "zh"
@@ -237,6 +247,8 @@ REPLIES: dict[str, Callable[[Prompt, Dice], dict[str, Any] | str]] = {
     "correction": think,
     "label_guided": label_guided,
     "verify": verify,
+    "judge_answer": judge_answer,
+    "judge_answer_word": judge_answer_word,
     "rewrite": rewrite,
     "respond": respond,
 }

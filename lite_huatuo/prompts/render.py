@@ -9,7 +9,7 @@ from string import Template
 from lite_huatuo.prompts import en, zh
 
 # Raised whenever any template or schema changes; tests/unit/test_prompts.py holds their hash beside it.
-VERSION = "1"
+VERSION = "2"
 LANGUAGES = {"en": en.TEMPLATES, "zh": zh.TEMPLATES}
 
 

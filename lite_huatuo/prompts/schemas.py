@@ -31,6 +31,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "check_reformat": _object(reason=STRING, complete=BOOLEAN, unique=BOOLEAN, same=BOOLEAN),
     "first": _THOUGHTS,
     "verify": _object(correct=BOOLEAN),
+    "judge_answer": _object(correct=BOOLEAN),
     "backtracking": _THOUGHTS,
     "exploring": _THOUGHTS,
     "verification": _THOUGHTS,

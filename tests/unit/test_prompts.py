@@ -20,7 +20,7 @@ SENT = [
     (name, language) for language in LANGUAGES for name in templates(language) if name not in scripted_teacher.PARTS
 ]
 # Of all templates and schemas. Where this fails, raise VERSION and write the new digest here.
-PUBLISHED = ("1", "88a6ff1995d9cd2a")
+PUBLISHED = ("2", "096397deea551bc4")
 
 
 def test_a_change_of_any_text_is_a_new_version() -> None:
