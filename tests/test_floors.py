@@ -43,6 +43,8 @@ FLOORS = {
         "data.runner",
         "data.shards",
         "verifier.api",
+        "verifier.judge_room",
+        "verifier.build",
         "verifier.acceptance",
         "verifier.choose",
         "training.rollout",
@@ -95,6 +97,9 @@ FLOORS = {
         "evaluation.score",
         "verifier.exact",
         "verifier.exact_cues",
+        "verifier.ensemble",
+        "verifier.metrics",
+        "verifier.verdict_words",
         "verifier.medical_terms",
     ],
     # "" is the version
