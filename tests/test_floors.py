@@ -97,6 +97,8 @@ FLOORS = {
         "evaluation.score",
         "verifier.exact",
         "verifier.exact_cues",
+        "verifier.suite",
+        "verifier.attacks",
         "verifier.ensemble",
         "verifier.metrics",
         "verifier.verdict_words",
@@ -115,7 +117,7 @@ STAGES = [
     "report.*",
     "planning.launch",
 ]
-DATA_ONLY = ["data.demo", "data.profiles", "recipes"]  # packages of data files
+DATA_ONLY = ["data.demo", "data.profiles", "recipes", "verifier.cases"]  # packages of data files
 
 # Library -> modules that may import it.
 LIBRARIES = {

@@ -1,0 +1,1 @@
+"""Judged cases, written for this project: replies meant to fool a verifier, and plain right ones."""
