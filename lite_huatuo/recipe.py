@@ -67,15 +67,45 @@ class Data(Section):
     mix: dict[str, CountOrNone] = Field(default_factory=dict)  # composition by kind, for `data mix`
 
 
-class VerifierSection(Section):
-    """Who judges the final response."""
+# Keys without which a verifier of that kind cannot be made.
+VERIFIER_NEEDS = {
+    "exact": (),
+    "api": ("profile",),
+    "classifier": ("model", "template"),
+    "adapter": ("adapter",),
+    "ensemble": ("members",),
+}
 
-    kind: Literal["exact", "api", "classifier", "adapter"] = "exact"
-    model: str | None = None  # classifier: Hub id or folder; api: a model profile
-    base_url: str | None = None  # api: an OpenAI-compatible endpoint
-    template: str | None = None  # classifier: its input template
+
+class VerifierSection(Section):
+    """Who judges the final response. A key whose comment begins with a kind is read for that kind only."""
+
+    kind: Literal["exact", "api", "classifier", "adapter", "ensemble"] = "exact"
+    profile: str | None = None  # api: a model profile, shipped or a YAML file
+    store: str = "requests.sqlite"  # api: keeps every verdict, so that none is paid for twice
+    budget: NotNegative | None = None  # api: dollars, a hard stop for all the store has paid; null: no limit
+    form: Literal["schema", "word"] = "schema"  # api: the judge replies {"correct": …}, or one word
+    model: str | None = None  # classifier: Hub id or folder
+    revision: str | None = None  # classifier: Hub commit, tag or branch
+    quantization: Literal["nf4", "none"] = "none"  # classifier
+    template: str | None = None  # classifier: its input, with {question}, {response}, {ground_truth} to be filled in
+    label: CountOrNone = 1  # classifier: index of the label that means right
+    adapter: str | None = None  # adapter: folder of a LoRA that judges, on the student's own base
+    members: list[VerifierSection] = Field(default_factory=list)  # ensemble: verifiers, each like this section
+    mode: Literal["agree", "any", "weighted"] = "agree"  # ensemble: right where all, one, or their weighted mean say so
+    weights: list[Positive] = Field(default_factory=list)  # ensemble, weighted: one per member; empty: equal
     threshold: Share = 0.4  # P(correct) above which a verdict is right; published code
     accept_at: Share = 0.9  # accuracy `verifier check` must reach before PPO starts
+    least_judged_share: Share = 0.8  # share of an update's episodes that must get a verdict, else PPO stops
+
+    @model_validator(mode="after")
+    def _complete(self) -> VerifierSection:
+        missing = [key for key in VERIFIER_NEEDS[self.kind] if not getattr(self, key)]
+        if missing:
+            raise ValueError(f"verifier.{missing[0]}: missing; kind {self.kind} needs {' and '.join(missing)}")
+        if self.weights and len(self.weights) != len(self.members):
+            raise ValueError(f"verifier.weights: {len(self.weights)} for {len(self.members)} members; give one each")
+        return self
 
 
 class SFT(Section):
@@ -108,6 +138,21 @@ class Rollout(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_reply_length: Count = 1300  # tokens; published code
     batch_size: Count = 16  # sequences generated at once
+
+
+class Watch(Section):
+    """Signs of a policy that pleases its verifier instead of being right; a limit that is null is not watched."""
+
+    patience: Count = 3  # updates in a row beyond a limit before the run stops; before that it warns
+    verifier: VerifierSection | None = None  # a second, different judge; null: no gap is measured
+    episodes: Count = 32  # of each update, shown to the second judge
+    gap: NotNegative | None = 0.3  # share right by the first judge minus by the second
+    length_ratio: Annotated[float, Field(ge=1)] | None = None  # mean reply length to that of the first 5 updates
+    repetition: Share | None = 0.5  # share of 4-token runs that were there before in the reply
+    no_form_share: Share | None = 0.9  # replies without a final response
+    answer_list_share: Share | None = 0.5  # final responses that list candidates
+    kl_per_token: NotNegative | None = None  # nats from the SFT policy
+    entropy: NotNegative | None = None  # nats, the least that is allowed
 
 
 class PPO(Section):
@@ -146,6 +191,7 @@ class PPO(Section):
     keep_checkpoints: Count = 2
     sample_every: Count = 5  # updates
     samples: Count = 4  # replies kept each time
+    watch: Watch = Field(default_factory=Watch)
     select_best: bool = True  # final adapters are those of the best evaluation
     seed: int = 42
 

@@ -69,9 +69,9 @@ def _floats(tree: Any, model: type[BaseModel]) -> Any:
     for key, value in tree.items():
         field = model.model_fields.get(key) if isinstance(key, str) else None
         kinds = _kinds(field.annotation) if field else set()
-        section = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        section = _section(field.annotation) if field else None
         if section is not None:
-            value = _floats(value, section)
+            value = [_floats(each, section) for each in value] if isinstance(value, list) else _floats(value, section)
         elif float in kinds and str not in kinds and isinstance(value, str):
             with contextlib.suppress(ValueError):  # the schema says what is wrong with it
                 value = float(value)
@@ -87,6 +87,16 @@ def _kinds(annotation: Any) -> set[Any]:
     if origin in (typing.Union, types.UnionType):
         return set().union(*(_kinds(part) for part in typing.get_args(annotation)))
     return {annotation}
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """Return the section class that an annotation admits, by itself or as the items of a list."""
+    for kind in _kinds(annotation):
+        if typing.get_origin(kind) is list:
+            return _section(typing.get_args(kind)[0])
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
 
 
 def _explain(problem: Any, root: type[BaseModel]) -> str:
@@ -108,6 +118,8 @@ def _explain(problem: Any, root: type[BaseModel]) -> str:
 def _section_at(model: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel]:
     """Return the section class at a path of keys under `model`."""
     for key in loc:
-        kinds = _kinds(model.model_fields[key].annotation)
-        model = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+        if isinstance(key, str):  # a number is a place in a list of sections
+            inner = _section(model.model_fields[key].annotation)
+            assert inner is not None, f"{key} is no section"
+            model = inner
     return model

@@ -1,14 +1,90 @@
-"""From a recipe's `verifier` section to a verifier."""
+"""From a recipe's `verifier` section, as plain values, to a verifier."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from lite_huatuo.errors import BackendError
 from lite_huatuo.verifier.base import Verifier
 from lite_huatuo.verifier.exact import ExactVerifier
 
+ADAPTER = "verifier"  # the name of the judging adapter on a shared base
 
-def make(kind: str) -> Verifier:
-    """Return the verifier of a kind; kinds of the recipe schema that are not built yet are refused by name."""
+
+def make(section: Mapping[str, Any] | str, *, shared: Any = None) -> Verifier:
+    """Return the verifier of a whole section (`VerifierSection.model_dump()`), or of a kind that needs no other key.
+
+    `shared` is the base of an adapter verifier: a `SharedBase` that holds the section's adapter under `ADAPTER`.
+    """
+    values = _values(section)
+    kind = values["kind"]
     if kind == "exact":
         return ExactVerifier()
-    raise BackendError(f"verifier.kind: {kind} is not available in this version; set verifier.kind to exact")
+    if kind == "api":
+        from lite_huatuo.data import profile
+        from lite_huatuo.verifier.api import ApiVerifier
+
+        chosen = profile.load(values["profile"])
+        return ApiVerifier(chosen, Path(values["store"]), budget=values["budget"], form=values["form"])
+    if kind == "classifier":
+        from lite_huatuo.verifier.classifier import ClassifierVerifier
+
+        keys = ("model", "revision", "quantization", "template", "label", "threshold")
+        return ClassifierVerifier(**{key: values[key] for key in keys})
+    if kind == "ensemble":
+        from lite_huatuo.verifier.ensemble import EnsembleVerifier
+
+        members = [make(member, shared=shared) for member in values["members"]]
+        return EnsembleVerifier(
+            members, mode=values["mode"], weights=values["weights"] or None, threshold=values["threshold"]
+        )
+    if shared is None:
+        raise BackendError("verifier.kind: adapter judges on the student's own base, and none is loaded here")
+    from lite_huatuo.verifier.adapter import AdapterVerifier
+
+    return AdapterVerifier(shared, ADAPTER, values["threshold"])
+
+
+def check(section: Mapping[str, Any] | str) -> None:
+    """Raise where `make` would, as far as can be told without loading a model, opening a store or asking anyone."""
+    values = _values(section)
+    kind = values["kind"]
+    if kind == "api":
+        from lite_huatuo.data import profile
+        from lite_huatuo.verifier.api import check_key
+
+        check_key(profile.load(values["profile"]))
+    elif kind == "classifier":
+        from lite_huatuo.verifier.classifier import check_template
+
+        check_template(values["template"])
+        _check_folder("model", values["model"], "config.json")
+    elif kind == "adapter":
+        folder = Path(values["adapter"]).expanduser()
+        if not (folder / "adapter_config.json").is_file():
+            raise BackendError(f"verifier.adapter: {folder}: no adapter here; `lite-huatuo verifier train` writes one")
+    for member in values.get("members", ()):
+        check(member)
+
+
+def adapter_folder(section: Mapping[str, Any]) -> Path | None:
+    """Return the folder of the adapter that a section or one of its members judges with, None where there is none."""
+    if section["kind"] == "adapter":
+        return Path(section["adapter"]).expanduser()
+    folders = {folder for member in section.get("members") or () if (folder := adapter_folder(member)) is not None}
+    if len(folders) > 1:
+        raise BackendError(f"verifier.members: one adapter can judge, not {len(folders)}; leave one of them")
+    return folders.pop() if folders else None
+
+
+def _values(section: Mapping[str, Any] | str) -> Mapping[str, Any]:
+    return {"kind": section} if isinstance(section, str) else section
+
+
+def _check_folder(key: str, name: str, file: str) -> None:
+    """Raise where a name that is written as a path (/…, ./…, ~…) is no folder with the file; Hub ids pass."""
+    if name.startswith((os.sep, ".", "~")) and not (Path(name).expanduser() / file).is_file():
+        raise BackendError(f"verifier.{key}: {name}: no model here ({file} is missing)")

