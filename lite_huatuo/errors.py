@@ -31,5 +31,9 @@ class CheckpointError(LiteHuatuoError):
     """A run folder or checkpoint is missing, damaged, or belongs to another recipe."""
 
 
+class WatchStop(LiteHuatuoError):
+    """A PPO run was stopped because its policy went astray; the message says by which sign and how to go on."""
+
+
 class ExportError(LiteHuatuoError):
     """An exported model could not be written or did not equal the model it was made from."""

@@ -52,6 +52,7 @@ FLOORS = {
         "training.checkpoint",
         "training.inputs",
         "training.ppo_update",
+        "training.ppo_figures",
         "training.sft_data",
         "training.watch",
         "evaluation.benchmarks",
@@ -127,7 +128,8 @@ LIBRARIES = {
         "models.*",
         "training.sft",
         "export.*",
-        "training.ppo_update",  # its paged 8-bit AdamW, one optimiser of several
+        "training.ppo_update",
+        "training.ppo_figures",  # its paged 8-bit AdamW, one optimiser of several
         "planning.hardware",
     ],  # asks whether it works here
     "click": ["cli.*"],

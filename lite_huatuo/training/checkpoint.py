@@ -78,10 +78,18 @@ def latest(folder: Path) -> Path | None:
     return max(folder.glob("update-*"), default=None)
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints."""
+def at_most(folder: Path, update: int) -> Path | None:
+    """Return the newest checkpoint that is not after an update, or None."""
+    found = (path for path in folder.glob("update-*") if int(path.name.rpartition("-")[2]) <= update)
+    return max(found, default=None)
+
+
+def prune(folder: Path, keep: int, *, spare: int) -> None:
+    """Delete all but the newest `keep` checkpoints and the newest one that is not after update `spare`."""
+    spared = at_most(folder, spare)
     for old in sorted(folder.glob("update-*"))[:-keep]:
-        shutil.rmtree(old)
+        if old != spared:
+            shutil.rmtree(old)
 
 
 def _fresh(folder: Path) -> Path:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lite_huatuo.data import sources
 from lite_huatuo.errors import RecordError
+from lite_huatuo.models.tokenizer import StudentTokenizer
 from lite_huatuo.records import SFTExample, VerifiableProblem
 
 
@@ -59,6 +61,24 @@ def read(
                 "selection problems; give more, or lower data.heldout_share and ppo.selection_problems"
             )
     return Inputs(kept_examples, kept_pool, selection, held, removed)
+
+
+def pick(problems: Sequence[VerifiableProblem], start: int, count: int, seed: int) -> list[VerifiableProblem]:
+    """Return episodes start … start+count of an endless run over the problems, shuffled anew each pass by the seed."""
+    places = [divmod(position, len(problems)) for position in range(start, start + count)]
+    orders = {}
+    for lap in {lap for lap, _ in places}:
+        orders[lap] = list(range(len(problems)))
+        random.Random(f"{seed}/{lap}").shuffle(orders[lap])
+    return [problems[orders[lap][place]] for lap, place in places]
+
+
+def askable(problems: list[VerifiableProblem], tokenizer: StudentTokenizer, limit: int) -> list[VerifiableProblem]:
+    """Return the problems whose query has at most `limit` tokens; RecordError where none has."""
+    kept = [problem for problem in problems if len(tokenizer.query(problem.question)) <= limit]
+    if not kept:
+        raise RecordError(f"data.problems: no query fits data.max_query_length {limit}; raise it")
+    return kept
 
 
 def _key(question: str) -> str:

@@ -9,35 +9,36 @@ at the stop token itself instead of one position later, gradients clipped for ac
 
 from __future__ import annotations
 
-import random
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lite_huatuo.errors import CheckpointError, RecordError
+from lite_huatuo.errors import CheckpointError, RecordError, WatchStop
 from lite_huatuo.models import backends
 from lite_huatuo.models.shared_base import SharedBase, describe
 from lite_huatuo.models.value_head import ValueHead
 from lite_huatuo.recipe import PPO, Recipe
 from lite_huatuo.records import VerifiableProblem
 from lite_huatuo.run_dir import RunDir
-from lite_huatuo.training import checkpoint, heldout, inputs, metrics, ppo_math, rollout, trackers
+from lite_huatuo.training import checkpoint, heldout, inputs, metrics, ppo_figures, ppo_math, rollout, trackers, watch
 from lite_huatuo.training.ppo_update import Coefficients, Learner, learning_rate_factor
 from lite_huatuo.training.progress import Progress, Quiet
 from lite_huatuo.training.rollout import Episode, Rollout
+from lite_huatuo.training.watch import WatchState
 from lite_huatuo.verifier import choose
 from lite_huatuo.verifier.base import Verifier
 
 
 @dataclass
 class State:
-    """What a checkpoint remembers beside tensors: updates done, and the best evaluation so far."""
+    """What a checkpoint remembers beside tensors: updates done, the best evaluation so far, what the watch has seen."""
 
     update: int = 0
     best_update: int = 0
     best_score: float = float("-inf")
+    watch: WatchState = field(default_factory=WatchState)
 
 
 @dataclass
@@ -50,9 +51,11 @@ class Stage:
     shared: SharedBase
     learner: Learner
     verifier: Verifier
+    second: Verifier | None
     problems: list[VerifiableProblem]
     selection: list[VerifiableProblem]
     limits: dict[str, int]
+    least_judged_share: float
     log: trackers.Log
     state: State
 
@@ -96,13 +99,17 @@ def train(recipe: Recipe, run: RunDir, progress: Progress | None = None) -> None
         shared,
         _learner(recipe.ppo, shared),
         verifier,
-        _askable(data.problems, shared, recipe.data.max_query_length),
+        choose.make(recipe.ppo.watch.verifier.kind) if recipe.ppo.watch.verifier else None,
+        inputs.askable(data.problems, shared.tokenizer, recipe.data.max_query_length),
         data.selection,
         recipe.heldout_arguments(),
+        recipe.verifier.least_judged_share,
         trackers.Log(recipe.report_to, run.path / "ppo"),
         State(),
     )
     _resume(stage)
+    if stage.state.update == 0:
+        _select_start(stage)
     progress.note(
         f"stage 2 (PPO): {len(stage.problems)} problems, {len(data.problems) - len(stage.problems)} dropped as too "
         f"long, {len(stage.selection)} to choose the best checkpoint, {stage.updates} updates of "
@@ -127,22 +134,18 @@ def _update(stage: Stage) -> None:
     clock = [time.perf_counter()]
 
     # 1 collect
-    episodes = _collect(
-        stage,
-        pick(stage.problems, stage.state.update * settings.rollout.episodes, settings.rollout.episodes, settings.seed),
-    )
+    count = settings.rollout.episodes
+    episodes = _collect(stage, inputs.pick(stage.problems, stage.state.update * count, count, settings.seed))
     clock.append(time.perf_counter())
-    rollout.judge(episodes, stage.verifier, truncated=settings.truncated)
-    data = rollout.measure(
-        stage.shared,
-        stage.learner.head,
-        episodes,
-        temperature=settings.rollout.temperature,
-        microbatch_tokens=settings.microbatch_tokens,
-    )
-    if not data.episodes:
-        reason = next((e.verdict.failure for e in episodes if e.verdict and e.verdict.failure), "unknown")
-        raise RecordError(f"update {update}: the verifier failed on every episode ({reason}); mend it, then --resume")
+    with rollout.judging(episodes, stage.verifier, truncated=settings.truncated):
+        measured = rollout.measure(
+            stage.shared,
+            stage.learner.head,
+            episodes,
+            temperature=settings.rollout.temperature,
+            microbatch_tokens=settings.microbatch_tokens,
+        )
+    data = _judged(stage, rollout.scored(measured), update)
     clock.append(time.perf_counter())
 
     # 2 shape rewards
@@ -169,8 +172,14 @@ def _update(stage: Stage) -> None:
     clock.append(time.perf_counter())
 
     # 5 log, sample, checkpoint
-    row = {"update": update, **_figures(data, rewards, advantages, returns), **figures, **_times(clock, data)}
+    row = {
+        "update": update,
+        **ppo_figures.figures(data, rewards, advantages, returns),
+        **figures,
+        **ppo_figures.times(clock, data),
+    }
     stage.state.update = update
+    warned = _watch(stage, data.episodes, row)
     row.update(_select(stage))
     stage.run.log("ppo", metrics.check(row))
     stage.log.write(row, update)
@@ -178,19 +187,10 @@ def _update(stage: Stage) -> None:
         stage.run.sample("ppo", [{"update": update, **heldout.prediction(e)} for e in episodes[: settings.samples]])
     if update % settings.save_every == 0 or update == stage.updates:
         _save(stage)
+    _stop_if(stage, warned)
     stage.progress.advance(
         1, **{name: row[name] for name in ("score/mean", "score/form_share", "reference/kl_per_token")}
     )
-
-
-def pick(problems: Sequence[VerifiableProblem], start: int, count: int, seed: int) -> list[VerifiableProblem]:
-    """Return episodes start … start+count of an endless run over the problems, shuffled anew each pass by the seed."""
-    places = [divmod(position, len(problems)) for position in range(start, start + count)]
-    orders = {}
-    for lap in {lap for lap, _ in places}:
-        orders[lap] = list(range(len(problems)))
-        random.Random(f"{seed}/{lap}").shuffle(orders[lap])
-    return [problems[orders[lap][place]] for lap, place in places]
 
 
 def _collect(stage: Stage, problems: list[VerifiableProblem]) -> list[Episode]:
@@ -207,6 +207,39 @@ def _collect(stage: Stage, problems: list[VerifiableProblem]) -> list[Episode]:
             temperature=settings.temperature,
             top_p=settings.top_p,
         )
+
+
+def _judged(stage: Stage, data: Rollout, update: int) -> Rollout:
+    """Return the rollout if enough of its episodes were judged; those that were not are left out and counted."""
+    judged, failed = len(data.episodes), data.dropped
+    if not judged or judged < stage.least_judged_share * (judged + len(failed)):
+        reason = next((e.verdict.failure for e in failed if e.verdict and e.verdict.failure), "unknown")
+        raise RecordError(
+            f"update {update}: the verifier judged {judged} of {judged + len(failed)} episodes ({reason}); mend it, "
+            "then go on with --resume, or lower verifier.least_judged_share"
+        )
+    return data
+
+
+def _watch(stage: Stage, episodes: Sequence[Episode], row: dict[str, Any]) -> list[watch.Warned]:
+    """Add the signs of a policy that goes astray to the row; tell and return those beyond their limits."""
+    settings, state = stage.settings.watch, stage.state
+    row.update(watch.signs(episodes, row, state.watch))
+    if stage.second is not None:
+        row.update(watch.second_opinion(episodes, stage.second, settings.episodes))
+    found = watch.check(row, settings.model_dump(), state.watch, state.update)
+    for warned in found:
+        stage.progress.note(f"warning: update {state.update}: {warned.text} ({warned.streak} in a row)")
+        stage.run.event("watch", update=state.update, sign=warned.sign, streak=warned.streak, text=warned.text)
+    return found
+
+
+def _stop_if(stage: Stage, warned: list[watch.Warned]) -> None:
+    """Stop the run where a sign has been beyond its limit for too long."""
+    sign = next((sign for sign in warned if sign.streak >= stage.settings.watch.patience), None)
+    if sign is not None:
+        good = checkpoint.at_most(stage.run.stage("ppo") / "checkpoints", stage.state.watch.good)
+        raise WatchStop(watch.stopped(sign, stage.state.update, good or stage.run.final("sft")))
 
 
 def _factors(stage: Stage) -> list[float]:
@@ -248,6 +281,12 @@ def _select(stage: Stage) -> dict[str, float]:
     }
 
 
+def _select_start(stage: Stage) -> None:
+    """Evaluate the SFT policy like a checkpoint: the curve begins with it, and where PPO never beats it, it stays."""
+    if figures := _select(stage):
+        stage.run.log("ppo", metrics.check({"update": 0, **figures}))
+
+
 def _best(stage: Stage) -> Any:
     """Return the folder of the best policy so far; one folder per update, so that a resumed run finds its own."""
     return stage.run.stage("ppo") / "best" / f"update-{stage.state.best_update:06d}"
@@ -263,21 +302,26 @@ def _save(stage: Stage) -> None:
         stage.learner.optimizers,
         asdict(stage.state),
     )
-    checkpoint.prune(folder, stage.settings.keep_checkpoints)
+    checkpoint.prune(folder, stage.settings.keep_checkpoints, spare=stage.state.watch.good)
 
 
 def _resume(stage: Stage) -> None:
     """Go on from the newest checkpoint, or from the beginning; drop what was logged after it."""
+    last = -1
     newest = checkpoint.latest(stage.run.stage("ppo") / "checkpoints")
     if newest is not None:
-        stage.state = State(**checkpoint.load(newest, stage.shared, stage.learner.head, stage.learner.optimizers))
-    stage.run.rewind("ppo", "update", stage.state.update)
+        saved = checkpoint.load(newest, stage.shared, stage.learner.head, stage.learner.optimizers)
+        stage.state = State(**{**saved, "watch": WatchState(**saved["watch"])})
+        last = stage.state.update
+    stage.run.rewind("ppo", "update", last)
 
 
 def _choose_final(stage: Stage) -> None:
     """Load the best policy into actor and critic, where the recipe asks for it."""
-    if stage.settings.select_best and stage.state.best_update not in (0, stage.updates):
-        stage.progress.note(f"best checkpoint: update {stage.state.best_update}")
+    state = stage.state
+    if stage.settings.select_best and stage.selection and state.best_update != stage.updates:
+        what = f"update {state.best_update}" if state.best_update else "the SFT policy: no update was better"
+        stage.progress.note(f"best on the selection problems: {what}")
         for adapter in ("actor", "critic"):
             stage.shared.load(adapter, _best(stage) / adapter)
         stage.learner.head.load(_best(stage) / "value_head.safetensors")
@@ -304,44 +348,3 @@ def _learner(settings: PPO, shared: SharedBase) -> Learner:
         value_head_learning_rate=settings.value_head_learning_rate or critic_rate,
         weight_decay=settings.weight_decay,
     )
-
-
-def _askable(problems: list[VerifiableProblem], shared: SharedBase, limit: int) -> list[VerifiableProblem]:
-    """Return the problems whose query fits the recipe's limit."""
-    kept = [problem for problem in problems if len(shared.tokenizer.query(problem.question)) <= limit]
-    if not kept:
-        raise RecordError(f"data.problems: no query fits data.max_query_length {limit}; raise it")
-    return kept
-
-
-def _figures(data: Rollout, rewards: Any, advantages: Any, returns: Any) -> dict[str, float]:
-    """Return the update's metrics that come from the rollout; names are defined in metrics.py."""
-    mask, episodes = data.reply_mask, data.episodes
-    lengths = [len(episode.reply) for episode in episodes]
-    kl = ppo_math.kl_k1(data.logprobs, data.reference)
-    mean = ppo_math.masked_mean(advantages, mask)
-    explained = ppo_math.explained_variance(data.values, returns, mask).item()
-    return {
-        "score/mean": data.scores.mean().item(),
-        "score/right_share": sum(bool(e.verdict and e.verdict.correct) for e in episodes) / len(episodes),
-        "score/form_share": sum(e.well_formed for e in episodes) / len(episodes),
-        "score/stopped_share": sum(e.stopped for e in episodes) / len(episodes),
-        "score/dropped": len(data.dropped),
-        "reply/length_mean": sum(lengths) / len(lengths),
-        "reply/length_max": max(lengths),
-        "policy/entropy": ppo_math.masked_mean(data.entropy, mask).item(),
-        "reference/kl_per_token": ppo_math.masked_mean(kl, mask).item(),
-        "reference/kl_per_reply": ppo_math.masked_sum(kl, mask).item() / len(episodes),
-        "reward/mean": rewards.sum().item() / len(episodes),
-        "advantage/mean": mean.item(),
-        "advantage/std": ppo_math.masked_mean((advantages - mean) ** 2, mask).sqrt().item(),
-        "value/mean": ppo_math.masked_mean(data.values, mask).item(),
-        **({} if explained != explained else {"value/explained_variance": explained}),
-    }
-
-
-def _times(clock: list[float], data: Rollout) -> dict[str, float]:
-    """Return the update's seconds by phase and its speed."""
-    names = ("time/rollout_seconds", "time/scoring_seconds", "time/learning_seconds")
-    seconds = {name: after - before for name, before, after in zip(names, clock, clock[1:], strict=False)}
-    return {**seconds, "time/tokens_per_second": int(data.reply_mask.sum()) / (clock[-1] - clock[0])}

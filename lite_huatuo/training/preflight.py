@@ -13,7 +13,7 @@ def check(recipe: Recipe) -> Inputs:
     """Raise for the first thing that would stop the run; return what was read."""
     trackers.check(recipe.report_to)
     backends.choose(recipe.base.backend)
-    choose.make(recipe.verifier.kind)
+    choose.check(recipe.verifier.model_dump())
     data = inputs.read(**recipe.input_arguments())
     gguf.resolve(recipe.base.model, recipe.base.fallback)
     return data

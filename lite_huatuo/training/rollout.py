@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,11 +105,37 @@ def generate(
 
 
 def judge(episodes: Sequence[Episode], verifier: Verifier, *, truncated: str = "no_form") -> None:
-    """Fill in well_formed, verdict and score. Only well-formed replies go to the verifier.
+    """Fill in well_formed, verdict and score; see `judging`."""
+    with judging(episodes, verifier, truncated=truncated):
+        pass
+
+
+@contextmanager
+def judging(episodes: Sequence[Episode], verifier: Verifier, *, truncated: str = "no_form") -> Iterator[None]:
+    """Judge while the block runs, if the verifier only waits (`background`), else before it. At the block's end
+    well_formed, verdict and score are filled in. Only well-formed replies go to the verifier.
 
     A reply that was cut at the limit has no final response and scores like one without the form, unless `truncated`
     is "score".
     """
+    asked = _well_formed(episodes, truncated)
+    items = [item for _, item in asked]
+    if verifier.background:
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(verifier.verify, items)
+            yield
+            verdicts = future.result()
+    else:
+        verdicts = verifier.verify(items)
+        yield
+    for (episode, _), verdict in zip(asked, verdicts, strict=True):
+        episode.verdict = verdict
+    for episode in episodes:
+        episode.score = score(episode.well_formed, episode.verdict)
+
+
+def _well_formed(episodes: Sequence[Episode], truncated: str) -> list[tuple[Episode, Item]]:
+    """Fill in well_formed; return what a verifier is asked about the episodes that are."""
     asked: list[tuple[Episode, Item]] = []
     for episode in episodes:
         sections = parse(episode.text) if episode.stopped or truncated == "score" else None
@@ -115,26 +143,20 @@ def judge(episodes: Sequence[Episode], verifier: Verifier, *, truncated: str = "
         if sections is not None:
             problem = episode.problem
             asked.append((episode, Item(problem.question, sections.final_response, problem.ground_truth)))
-    verdicts = verifier.verify([item for _, item in asked])
-    for (episode, _), verdict in zip(asked, verdicts, strict=True):
-        episode.verdict = verdict
-    for episode in episodes:
-        episode.score = score(episode.well_formed, episode.verdict)
+    return asked
 
 
 @torch.no_grad()
 def measure(
     shared: SharedBase, head: ValueHead, episodes: Sequence[Episode], *, temperature: float, microbatch_tokens: int
 ) -> Rollout:
-    """Return the rollout's tensors: log-probabilities under actor and reference, values, entropy.
-
-    Episodes whose verifier failed are set aside in `dropped`.
-    """
-    kept = [episode for episode in episodes if episode.score is not None]
-    width = max((len(episode.reply) for episode in kept), default=1)
-    tensors = {name: torch.zeros(len(kept), width) for name in ("logprobs", "reference", "values", "entropy")}
-    for group in microbatches([episode.length for episode in kept], budget=microbatch_tokens):
-        batch = pack(shared, [kept[i] for i in group], width)
+    """Return the rollout's tensors: log-probabilities under actor and reference, values, entropy. Scores come later."""
+    width = max((len(episode.reply) for episode in episodes), default=1)
+    tensors: dict[str, Any] = {
+        name: torch.zeros(len(episodes), width) for name in ("logprobs", "reference", "values", "entropy")
+    }
+    for group in microbatches([episode.length for episode in episodes], budget=microbatch_tokens):
+        batch = pack(shared, [episodes[i] for i in group], width)
         for adapter, name in (("actor", "logprobs"), ("reference", "reference")):
             with shared.using(adapter):
                 logprobs, spread = reply_logprobs(shared, batch, temperature=temperature)
@@ -143,13 +165,22 @@ def measure(
                 tensors["entropy"][group] = spread.cpu()
         with shared.using("critic"):
             tensors["values"][group] = reply_values(shared, head, batch).cpu()
-    mask = torch.tensor([[t < len(episode.reply) for t in range(width)] for episode in kept]).reshape(-1, width)
+    mask = torch.tensor([[t < len(episode.reply) for t in range(width)] for episode in episodes]).reshape(-1, width)
+    return Rollout(list(episodes), torch.zeros(len(episodes)), mask, **tensors)
+
+
+def scored(rollout: Rollout) -> Rollout:
+    """Return the rollout of the episodes that were judged, with their scores; the others are set aside in `dropped`."""
+    kept = [i for i, episode in enumerate(rollout.episodes) if episode.score is not None]
     return Rollout(
-        kept,
-        torch.tensor([episode.score for episode in kept], dtype=torch.float32),
-        mask,
-        **tensors,
-        dropped=[episode for episode in episodes if episode.score is None],
+        [rollout.episodes[i] for i in kept],
+        torch.tensor([rollout.episodes[i].score for i in kept], dtype=torch.float32),
+        rollout.reply_mask[kept],
+        rollout.logprobs[kept],
+        rollout.reference[kept],
+        rollout.values[kept],
+        rollout.entropy[kept],
+        dropped=[episode for episode in rollout.episodes if episode.score is None],
     )
 
 

@@ -45,7 +45,7 @@ def train(recipe: Recipe, run: RunDir, progress: Progress | None = None) -> None
         progress.note("stage 1 (SFT) is done already")
         return
     data = inputs.read(**recipe.input_arguments())
-    verifier = choose.make(recipe.verifier.kind)
+    verifier = choose.make(recipe.verifier.model_dump())
     loaded = backends.load(**recipe.base.model_dump(), device_map=recipe.device_map())
     rows = sft_data.tokenise(
         data.sft,

@@ -34,9 +34,13 @@ class Verdict:
 
 @runtime_checkable
 class Verifier(Protocol):
-    """A judge. `verify` returns one verdict per item, in order; a judge that cannot answer returns a failure."""
+    """A judge. `verify` returns one verdict per item, in order; a judge that cannot answer returns a failure.
+
+    `background` is True for one that only waits (for a network): it may run on a thread beside other work.
+    """
 
     name: str
+    background: bool
 
     def verify(self, items: Sequence[Item]) -> list[Verdict]:
         """Judge every item."""

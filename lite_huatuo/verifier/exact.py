@@ -32,6 +32,7 @@ class ExactVerifier:
     """Judges by rule whether the final response states the ground truth; needs no model and never fails on a reply."""
 
     name = "exact"
+    background = False
 
     def verify(self, items: Sequence[Item]) -> list[Verdict]:
         """Judge every item."""

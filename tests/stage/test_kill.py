@@ -81,4 +81,4 @@ def test_killed_at_random_moments(stage: str, longest: float, whole: RunDir, rec
             kills += kill_once(recipe_file, folder, stage, rng.uniform(0.0, longest))
         finish(start(recipe_file, folder, "--resume"))
         assert_same_run(whole, RunDir.open(folder))
-        assert len([row for _, row in jsonl.iter_rows(folder / "ppo" / "metrics.jsonl")]) == 20
+        assert len([row for _, row in jsonl.iter_rows(folder / "ppo" / "metrics.jsonl")]) == 21
