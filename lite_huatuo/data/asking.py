@@ -29,22 +29,45 @@ class Request:
     sample: str = ""
 
 
-# Sends a request and returns the text of the reply. Raises ReplyError where this request got none (refusal, faults that
-# outlasted the retries): the record fails; APIError where no request will (wrong key, budget spent): all stops.
+class Unusable(ReplyError):
+    """A reply came, but it is no answer: a refusal, cut short, empty. Another sample may be one."""
+
+
+# Sends a request and returns the text of the reply. Raises Unusable, or another ReplyError where this request got none
+# (faults that outlasted the retries): the record fails; APIError where no request will (wrong key, budget spent): all
+# stops.
 Ask = Callable[[Request], Awaitable[str]]
 
 
 async def ask_json(ask: Ask, request: Request, read: Callable[[dict[str, Any]], Answer], *, tries: int = 3) -> Answer:
-    """Ask for a JSON reply and return what `read` makes of it; a reply that cannot be read is asked for again.
+    """Ask for a JSON reply and return what `read` makes of it; a reply that cannot be used is asked for again.
 
-    `read` raises ReplyError for an object it cannot use. After `tries` unreadable replies ReplyError tells the last.
+    `read` raises ReplyError for an object it cannot use. After `tries` such replies ReplyError tells the last.
     """
-    assert request.schema is not None, "ask_json needs a schema"
+    schema = request.schema
+    assert schema is not None, "ask_json needs a schema"
+
+    async def use(text: str) -> Answer:
+        return read(replies.read_object(text, schema))
+
+    return await ask_again(ask, request, use, tries=tries)
+
+
+async def ask_again(ask: Ask, request: Request, use: Callable[[str], Awaitable[Answer]], *, tries: int = 3) -> Answer:
+    """Ask and return what `use` makes of the reply; where it raises ReplyError, ask for another sample.
+
+    After `tries` replies ReplyError tells what was wrong with the last. A request that gets no reply at all is not
+    repeated: the client has tried for long enough.
+    """
     for number in range(tries):
         sample = request.sample if number == 0 else f"{request.sample} retry {number}".strip()
-        text = await ask(replace(request, sample=sample))
         try:
-            return read(replies.read_object(text, request.schema))
+            text = await ask(replace(request, sample=sample))
+        except Unusable as error:
+            last = str(error).removeprefix(f"{request.step}: ")
+            continue
+        try:
+            return await use(text)
         except ReplyError as error:
-            last = error
-    raise ReplyError(f"{request.step}: {tries} replies could not be read; the last: {last}")
+            last = str(error)
+    raise ReplyError(f"{request.step}: no usable reply: the last of {tries}: {last}")

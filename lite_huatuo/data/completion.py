@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lite_huatuo.data.asking import Unusable
 from lite_huatuo.data.profile import Profile, Usage
 from lite_huatuo.data.store import Reply
-from lite_huatuo.errors import ReplyError
 
 if TYPE_CHECKING:
     from lite_huatuo.data.asking import Request
@@ -90,10 +90,10 @@ def read(completion: Any, worst: float, profile: Profile, *, batch: bool = False
 
 
 def text_of(reply: Reply, step: str) -> str:
-    """Return the text of a usable reply; ReplyError with the reason otherwise."""
+    """Return the text of a usable reply; Unusable with the reason otherwise."""
     if reply.finish in UNUSABLE:
         shown = f': "{" ".join(reply.text.split())[:200]}"' if reply.finish == "refusal" else ""
-        raise ReplyError(f"{step}: {UNUSABLE[reply.finish]}{shown}")
+        raise Unusable(f"{step}: {UNUSABLE[reply.finish]}{shown}")
     return reply.text
 
 

@@ -5,12 +5,11 @@ that the formal response. Both are checked; a text that fails a check is asked f
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lite_huatuo import response_format
 from lite_huatuo.data import replies
-from lite_huatuo.data.asking import Ask, Request
+from lite_huatuo.data.asking import Ask, Request, ask_again
 from lite_huatuo.data.search import Verify, thoughts_text
 from lite_huatuo.errors import ReplyError
 from lite_huatuo.prompts.render import VERSION, render
@@ -66,21 +65,25 @@ async def rewrite(
     assert trajectory.solved, "only a solved trajectory can be rewritten"
     limits, problem, rounds = limits or Limits(), trajectory.problem, trajectory.attempts[-1]
 
-    async def check_cot(text: str) -> None:
+    async def read_cot(reply: str) -> str:
+        text = replies.read_text(reply)
         check_text(text, problem.language, limits.complex_cot)
+        return text
 
-    async def check_response(text: str) -> None:
+    async def read_response(reply: str) -> str:
+        text = replies.read_text(reply)
         check_text(text, problem.language, limits.response)
         if response_format.parse(response_format.render(complex_cot, text)) != (complex_cot, text):
             raise ReplyError("the reply made of the two texts does not have the form")
         if not await verify(problem, text, ""):
             raise ReplyError("the response is not right any more")
+        return text
 
     thoughts = thoughts_text(list(enumerate(rounds, start=1)), problem.language)
     prompt = render("rewrite", problem.language, question=problem.question, thoughts=thoughts)
-    complex_cot = await _ask_checked(ask, Request("rewrite.thinking", prompt, THINKING_TOKENS), check_cot, tries)
+    complex_cot = await ask_again(ask, Request("rewrite.thinking", prompt, THINKING_TOKENS), read_cot, tries=tries)
     prompt = render("respond", problem.language, question=problem.question, thinking=complex_cot)
-    response = await _ask_checked(ask, Request("rewrite.response", prompt, RESPONSE_TOKENS), check_response, tries)
+    response = await ask_again(ask, Request("rewrite.response", prompt, RESPONSE_TOKENS), read_response, tries=tries)
     provenance = {
         "origin": "label-guided" if trajectory.label_guided else "searched",
         "strategies": [entry.strategy for entry in rounds],
@@ -116,17 +119,3 @@ def check_text(text: str, language: str, bounds: tuple[int, int]) -> None:
 def length(text: str) -> int:
     """Return how many words and Chinese characters a text has."""
     return len(re.findall(r"[\u4e00-\u9fff]|[^\W_\u4e00-\u9fff]+", text))
-
-
-async def _ask_checked(ask: Ask, request: Request, check: Callable[[str], Awaitable[None]], tries: int) -> str:
-    """Return the first plain reply that passes the check; after `tries` ReplyError with the last objection."""
-    for number in range(tries):
-        sample = request.sample if number == 0 else f"{request.sample} retry {number}".strip()
-        reply = await ask(replace(request, sample=sample))
-        try:
-            text = replies.read_text(reply)
-            await check(text)
-            return text
-        except ReplyError as error:
-            last = error
-    raise ReplyError(f"{request.step}: {tries} replies failed a check; the last: {last}")

@@ -162,7 +162,7 @@ class _Files:
         self.state_path = state_path(outputs)
         self.done, self.counts, offsets = self._load()
         self.files: dict[str, IO[bytes]] = {}
-        self.failed = False
+        self.failed, self.last = False, ""
         with self._on_disk():
             self.state_path.parent.mkdir(parents=True, exist_ok=True)
             for name, path in self.outputs.items():
@@ -180,6 +180,8 @@ class _Files:
                     self.counts[name] += 1
                     if "reason" in row:
                         self.counts[f"{name}: {row.get('step', '')}: {kind(row['reason'])}"] += 1
+                    if name == FAILED:
+                        self.last = f"; the last: {row['reason']}"
         self.done += 1
         if time.monotonic() - self.saved > STATE_SECONDS:
             self.save()
@@ -211,8 +213,8 @@ class _Files:
         reason, most = next(entry for entry in self.counts.most_common() if entry[0].startswith(f"{FAILED}: "))
         self.failed = True
         raise TooManyFailed(
-            f"{failed:,} of {self.done:,} records failed, mostly {reason.partition(': ')[2]} ({most:,}); see "
-            f"{part(self.outputs[FAILED])}; mend what is wrong and run the same command again: only what failed is "
+            f"{failed:,} of {self.done:,} records failed, mostly {reason.partition(': ')[2]} ({most:,}){self.last}; "
+            f"see {part(self.outputs[FAILED])}; mend what is wrong and run the same command again: only what failed is "
             "asked again; or let more fail with --max-failures"
         )
 

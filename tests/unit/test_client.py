@@ -186,7 +186,7 @@ def test_thirty_per_cent_faults_end_in_replies_or_reasons_and_the_counts_add_up(
         sent, faulted = sum(server.calls.values()), server.faulted
         assert set(faulted) == set(KINDS)
     final = sum(faulted[kind] for kind in ("empty", "refusal", "length", "filter"))
-    assert sum(text.startswith("ReplyError") for text in said) == final
+    assert sum(text.startswith("Unusable") for text in said) == final
     assert sum(text.startswith("Q") for text in said) == 200 - final - faulted["broken"]
     row, = ledger(tmp_path / "store.db")
     assert (row.calls, row.failed, row.unanswered) == (200, sent - 200, 0)
