@@ -17,15 +17,24 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from lite_huatuo.verifier import exact_cues as cues
+from lite_huatuo.verifier import exact_frames as frames
 from lite_huatuo.verifier import medical_terms as terms
 from lite_huatuo.verifier.base import Item, Verdict
-from lite_huatuo.verifier.medical_terms import HARD, SOFT, Token, normalise
+from lite_huatuo.verifier.exact_objections import is_listed, lone_names, names_another, objection
+from lite_huatuo.verifier.exact_reply import (
+    Mention,
+    Phrase,
+    Phrases,
+    Question,
+    Reply,
+    cut_sentences,
+    find_mentions,
+    last_section,
+    read_question,
+)
+from lite_huatuo.verifier.medical_terms import normalise
 
-Phrase = tuple[str, ...]
-Phrases = dict[str, list[Phrase]]  # by first word, the longest first
-Reply = list["Sentence"]
-MAX_WORDS, MAX_VARIANTS, MAX_OPTIONS, MAX_MENTIONS = 40, 48, 200, 200  # so that nothing takes long
-CONTEXT = 30  # how many tokens before and after a mention are looked at
+MAX_WORDS, MAX_VARIANTS, MAX_OPTIONS = 40, 48, 200  # so that nothing takes long
 
 
 class ExactVerifier:
@@ -41,7 +50,7 @@ class ExactVerifier:
 
 def judge(item: Item) -> Verdict:
     """Judge one item; a ground truth without any letter or digit is the one thing that cannot be judged."""
-    reply = cut_sentences(item.final_response)
+    reply = cut_sentences(last_section(item.final_response))
     truth, question = read_ground_truth(item.ground_truth), read_question(item.question)
     bare = truth.words.replace(" ", "")
     if bare in terms.YES | terms.NO:
@@ -50,6 +59,8 @@ def judge(item: Item) -> Verdict:
         return Verdict(None, failure="the ground truth has no letter or digit; give it an answer")
     if " ".join(word for sentence in reply for word in sentence.words) == truth.words:
         return Verdict(True, f"match: {truth.words}")
+    if frames.TO_THE_JUDGE.search(" ".join(sentence.text for sentence in reply)):
+        return Verdict(False, "speaks to the judge")
     stated, why = judge_phrases(reply, truth.phrases, question)
     for parts in truth.lists if not stated else ():
         verdicts = [judge_phrases(reply, part, question, alone=False) for part in parts]
@@ -64,61 +75,12 @@ def judge_polarity(reply: Reply, wanted: bool) -> Verdict:
     found = cues.POLARITY.search(". ".join(sentence.text for sentence in reply).lower())
     if not found:
         return Verdict(False, "no polarity stated")
-    says = (found[2] in terms.YES) != bool(found[1])
+    says = ((found[2] or found[4]) in terms.YES) != bool(found[1])
     return Verdict(says == wanted, f"{'match' if says == wanted else 'no match'}: says {'yes' if says else 'no'}")
 
 
-# --- 1. Fold ----------------------------------------------------------------------------------------------------------
-
-class Sentence(NamedTuple):
-    """What stands between two stops; `words` are its tokens without commas, and `at[k]` is the token of word k."""
-
-    tokens: list[Token]
-    words: Phrase
-    at: list[int]
-    opens: str  # the mark before it: ".", "?" or, in a list, "•"
-    closes: str  # the mark after it
-
-    @property
-    def text(self) -> str:
-        """Its beginning, written for the cues."""
-        return cues.write(token.text for token in self.tokens[: 2 * CONTEXT])
-
-
-class Question(NamedTuple):
-    """A question: its words, and what its last sentence asks for."""
-
-    words: str
-    asks_odd_one: bool
-    asks_diagnosis: bool
-
-
-def cut_sentences(text: str) -> Reply:
-    """Fold a text and cut it at its stops."""
-    sentences = []
-    current: list[Token] = []
-    opens = "."
-    for token in [*terms.tokenise(text), Token(".", False)]:
-        if token.text not in HARD:
-            current.append(token)
-            continue
-        if current:
-            at = [k for k, part in enumerate(current) if part.text not in SOFT]
-            sentences.append(Sentence(current, tuple(current[k].text for k in at), at, opens, token.text))
-        current, opens = [], token.text
-    return sentences
-
-
-@lru_cache(maxsize=64)
-def read_question(text: str) -> Question:
-    """Fold a question."""
-    sentences = cut_sentences(text)
-    words = " ".join(word for sentence in sentences for word in sentence.words)
-    asks_odd_one = bool(sentences and cues.ASKS_ODD_ONE.search(sentences[-1].text))
-    return Question(f" {words} ", asks_odd_one, "diagnosis" in words or "诊 断" in words)
-
-
 # --- 2. Read the ground truth -----------------------------------------------------------------------------------------
+
 
 class Truth(NamedTuple):
     """A ground truth: its words, the phrases that state it, and its lists, of which every part must be stated."""
@@ -172,7 +134,7 @@ def _halves(text: str) -> Iterator[str]:
     yield re.sub("[()]", " ", text)
     if not (match := re.search(r"\(([^()]*)\)", text)):
         return
-    inner, tail = match[1], re.sub(r"\([^()]*\)|[()]", "", text[match.end():]).strip()
+    inner, tail = match[1], re.sub(r"\([^()]*\)|[()]", "", text[match.end() :]).strip()
     yield f"{text[: match.start()]} {tail}"
     qualifies = all(word in terms.QUALIFIERS or not word.isalpha() for word in normalise(inner).split())
     if not qualifies and not tail:
@@ -205,8 +167,11 @@ def variants(words: Phrase) -> list[Phrase]:
         rest = words[position:]
         swaps: list[tuple[int, Phrase]] = [(1, rest[:1])]  # how many words give way to which
         swaps += [(2, equal) for equal in terms.equal_quantities(*rest[:2])]
-        swaps += [(1, (start, rest[0].removeprefix(start))) for start in terms.PREFIXES
-                  if rest[0].startswith(start) and len(rest[0]) >= len(start) + 4]
+        swaps += [
+            (1, (start, rest[0].removeprefix(start)))
+            for start in terms.PREFIXES
+            if rest[0].startswith(start) and len(rest[0]) >= len(start) + 4
+        ]
         for phrase, equals in terms.synonym_table().get(rest[0], {}).items():
             if rest[: len(phrase)] == phrase:
                 swaps += [(len(phrase), equal) for equal in sorted(equals)]
@@ -215,135 +180,24 @@ def variants(words: Phrase) -> list[Phrase]:
     return tails[-1]
 
 
-# --- 3. Find the mentions ---------------------------------------------------------------------------------------------
-
-class Mention(NamedTuple):
-    """Words `start` to `end` of a sentence."""
-
-    sentence: Sentence
-    start: int
-    end: int
-
-    @property
-    def words(self) -> Phrase:
-        """The words of the mention."""
-        return self.sentence.words[self.start: self.end]
-
-    @property
-    def before(self) -> list[str]:
-        """The tokens before it in its sentence."""
-        first = self.sentence.at[self.start]
-        return [token.text for token in self.sentence.tokens[max(0, first - CONTEXT): first]]
-
-    @property
-    def after(self) -> list[str]:
-        """The tokens after it in its sentence."""
-        last = self.sentence.at[self.end - 1] + 1
-        return [token.text for token in self.sentence.tokens[last: last + CONTEXT]]
-
-
-def find_mentions(reply: Reply, phrases: Phrases) -> list[Mention]:
-    """Return the mentions of any phrase; two names of the same thing are one: "thiamine (vitamin B1)"."""
-    mentions: list[Mention] = []
-    for sentence in reply:
-        last = Mention(sentence, 0, 0)
-        for start, end in _places(sentence, phrases):
-            if 0 < last.end <= start and cues.ALIAS_WORDS.issuperset(sentence.words[last.end: start]):
-                start = mentions.pop().start
-            if end > last.end:
-                last = Mention(sentence, start, end)
-                mentions.append(last)
-    return mentions if len(mentions) <= MAX_MENTIONS else mentions[:MAX_MENTIONS // 2] + mentions[-MAX_MENTIONS // 2:]
-
-
-def _places(sentence: Sentence, phrases: Phrases) -> Iterator[tuple[int, int]]:
-    """Yield where a phrase begins and ends, the longest of those that begin at the same word."""
-    for start, word in enumerate(sentence.words):
-        for phrase in phrases.get(word, ()):
-            end = start + len(phrase)
-            if sentence.words[start:end] == phrase and is_whole(sentence, start, end):
-                yield start, end
-                break
-
-
-def is_whole(sentence: Sentence, start: int, end: int) -> bool:
-    """False for "12" in "B12" and "46" in "46p": a digit and a letter without a space between them are one word."""
-    first, after = sentence.at[start], sentence.at[end - 1] + 1
-    return not any(token.glued for token in (sentence.tokens[first], *sentence.tokens[after: after + 1]))
-
-
-# --- 4. Strike out ----------------------------------------------------------------------------------------------------
-
-def objection(mention: Mention, question: Question) -> str:
-    """Return why a mention does not state its phrase, or "" where it does."""
-    before, after = cues.write(mention.before), cues.write(mention.after)
-    if cues.DENIED_BEFORE.search(cues.HARMLESS_NOT.sub("", before)):
-        return "negated"
-    if cues.NOT_THE_ANSWER.match(after) or (cues.DENIED_AFTER.match(after) and not question.asks_odd_one):
-        return "denied"
-    if mention.words[0][0].isdigit() and (cues.RANGE_BEFORE.search(before) or cues.RANGE_AFTER.match(after)):
-        return "part of a range"
-    refused = cues.REFUSES.search(before.rpartition("but ")[2]) or cues.REFUSES.search(after)
-    if refused or mention.sentence.closes == "?":
-        return "asks or refuses"
-    return "echoes the question" if is_echo(mention, question) else ""
-
-
-def is_echo(mention: Mention, question: Question) -> bool:
-    """True where a mention and the words beside it stand in the question."""
-    words = mention.sentence.words
-    beside = 2 if mention.words[0].isascii() else 4  # words or Chinese characters
-    size = max(2 * beside, len(mention.words) + beside)
-    starts = range(max(0, mention.end - size), min(mention.start, len(words) - size) + 1)
-    return any(f" {' '.join(words[start: start + size])} " in question.words for start in starts)
-
-
-def is_listed(mention: Mention, reply: Reply) -> bool:
-    """True where a mention is one of several candidates: "X or Y", "X, Y and Z", an item of a list."""
-    before, after = cues.write(mention.before), cues.write(mention.after)
-    if cues.OR_AFTER.match(after) or cues.OR_BEFORE.search(before) or is_in_row(before, after):
-        return True
-    item = mention.sentence.opens == "•" and not cues.COMMITS.search(before + after)
-    return item and sum(sentence.opens == "•" for sentence in reply) > 1
-
-
-def is_in_row(before: str, after: str) -> bool:
-    """True in a row of names: three with "and" or "or" ("X, Y and Z"), or four without."""
-    left, right = cues.ROW_BEFORE.findall(before)[0], cues.ROW_AFTER.findall(after)[0]  # both match the empty text
-    names = left[0].count(",") + 1 + right[0].count(",") + bool(right[1])
-    return names >= (3 if left[1] or right[1] else 4)
-
-
-def lone_names(reply: Reply) -> set[Phrase]:
-    """Return the sentences that are bare names ("It is gout"), where at least three different ones stand."""
-    names = {match[1]: sentence.words for sentence in reply if (match := cues.LONE_NAME.fullmatch(sentence.text))}
-    return set(names.values()) if len(names) >= 3 else set()
-
-
 # --- 5. Verdict -------------------------------------------------------------------------------------------------------
+
 
 def judge_phrases(reply: Reply, phrases: Phrases, question: Question, alone: bool = True) -> tuple[bool, str]:
     """Return whether a phrase is stated as the answer, and why; `alone` is False for one part of a list."""
     mentions = find_mentions(reply, phrases)
     rows = lone_names(reply) if mentions and alone else set()
-    stated, hedged, reason = None, False, "no match"
+    stated: list[Mention] = []
+    hedged, reason = False, "no match"
     for mention in mentions:
-        why = objection(mention, question)
+        why = objection(mention, question, reply)
         if not why and alone and (mention.sentence.words in rows or is_listed(mention, reply)):
             why = "several answers listed"
         if why:
             reason, hedged = why, hedged or why in ("several answers listed", "asks or refuses")
-            stated = None if why == "denied" else stated
+            stated = [] if why == "denied" else stated
         elif not hedged or cues.COMMITS.search(cues.write(mention.before + mention.after)):
-            stated = stated or mention
-    if stated and alone and names_another(reply, mentions, question):
+            stated.append(mention)
+    if stated and alone and names_another(reply, mentions, stated, question):
         return False, "another answer stated"
-    return (True, " ".join(stated.words)) if stated else (False, reason)
-
-
-def names_another(reply: Reply, mentions: list[Mention], question: Question) -> bool:
-    """True where a sentence "the answer is ..." (or "the diagnosis is ...", if that was asked) holds no mention."""
-    nouns = ("answer", "答案", "diagnosis", "诊断") if question.asks_diagnosis else ("answer", "答案")
-    mentioned = [mention.sentence for mention in mentions]
-    found = [(cues.NAMES_THE_ANSWER.search(sentence.text), sentence) for sentence in reply]
-    return any(match and match[1] in nouns and sentence not in mentioned for match, sentence in found)
+    return (True, " ".join(stated[0].words)) if stated else (False, reason)

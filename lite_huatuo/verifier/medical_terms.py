@@ -96,6 +96,8 @@ ECG | EKG | electrocardiogram | electrocardiography ; EEG | electroencephalogram
 US | ultrasound | ultrasonography | sonography ; LP | lumbar puncture | spinal tap
 FNAC | fine needle aspiration cytology ; PCR | polymerase chain reaction ; IUD | intrauterine device
 CABG | coronary artery bypass graft | coronary artery bypass grafting ; SCC | squamous cell carcinoma
+SCLC | small cell lung cancer | small cell lung carcinoma | small cell carcinoma of lung ; 缺铁性贫血 | IDA
+NSCLC | non small cell lung cancer | non small cell lung carcinoma
 SJS | Stevens Johnson syndrome ; TEN | toxic epidermal necrolysis ; PKU | phenylketonuria ; epinephrine | adrenaline
 norepinephrine | noradrenaline ; acetaminophen | paracetamol ; albuterol | salbutamol ; rifampin | rifampicin
 lidocaine | lignocaine ; furosemide | frusemide ; meperidine | pethidine ; aspirin | acetylsalicylic acid | ASA
@@ -127,8 +129,8 @@ ROMAN_HEADS = frozenset("type grade stage class factor phase group nerve cn angi
                         "lead zone division part 子 型".split())
 ROMAN = {"ii": "2", "iii": "3", "vi": "6", "vii": "7", "viii": "8", "ix": "9", "xi": "11", "xii": "12", "xiii": "13"}
 ROMAN_AFTER_HEAD = {"i": "1", "iv": "4", "v": "5", "x": "10"}
-CHINESE_CLASSES = frozenset("型期级度类")
-CHINESE_DIGITS = dict(zip("一二三四五六七八九", "123456789", strict=True))
+CHINESE_CLASSES = frozenset([*"型期级度类天日月年岁次片支", "week", "hour", "minute", "day"])
+CHINESE_DIGITS = dict(zip("一二两三四五六七八九", "1223456789", strict=True))
 
 NUMBER_WORDS = {word: number for number, word in enumerate(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -154,7 +156,8 @@ PLURALS = dict(pair.split(":") for pair in (
     "teeth:tooth spermatozoa:spermatozoon cocci:coccus bacilli:bacillus cortices:cortex").split())
 
 PREFIXES = ("pre", "post", "anti", "non", "intra", "inter", "sub", "micro", "macro", "multi", "neo", "para", "peri")
-YES, NO = frozenset("yes true 是 对 正确 是的".split()), frozenset("no NO false 否 不是 不 错 错误 不对 没有".split())
+YES = frozenset("yes true 是 对 正确 是的 能 能够 可以 会".split())
+NO = frozenset("no NO false 否 不是 不 错 错误 不对 没有 不能 不可以 不会".split())
 
 # Words of a parenthesis that narrows the answer and is no name of its own: "Queen (band)", "pain (severe)".
 QUALIFIERS = frozenset("""disambiguation band film song album book novel series tv character actor singer city state
@@ -179,7 +182,9 @@ _REWRITES = [(re.compile(pattern, re.IGNORECASE), new) for pattern, new in (
     (r"\b(o|ab|rh) ?-(?![\w-])", r"\1 negative"), (r"(?<=\d)\s*[-–~]\s*(?=\d)", " to "),
     (r"\s-+\s|[—–]|--+", " , "), (r"(?<![\w)\]-])-(?=\d)", " minus "), (r"%|\bper cent\b", " percent "), ("&", " and "),
     ("°", " degree "), ("≥", " at least "), ("≤", " at most "), (r">(?=\s*\d)", " greater than "),
-    (r"<(?=\s*\d)", " less than "), (r"\bmm Hg\b", "mmHg"), ("[*_#]+", " "), (r"\band/or\b", "or"))]
+    (r"<(?=\s*\d)", " less than "), (r"\bmm Hg\b", "mmHg"), ("[*_#]+", " "), (r"\band/or\b", "or"),
+    ("毫克", " mg "), ("微克", " mcg "), ("毫升", " ml "), ("小时", " hour "), ("分钟", " minute "),
+    (r"(?<=[\d一二两三四五六七八九])个?(?:周|星期)", " week "), (r"(?<=\d)\s*[天日](?!\w)", " day "))]
 
 
 class Token(NamedTuple):
