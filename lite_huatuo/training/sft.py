@@ -45,7 +45,7 @@ def train(recipe: Recipe, run: RunDir, progress: Progress | None = None) -> None
         progress.note("stage 1 (SFT) is done already")
         return
     data = inputs.read(**recipe.input_arguments())
-    verifier = choose.make(recipe.verifier.model_dump())
+    judge = recipe.verifier.model_dump()
     loaded = backends.load(**recipe.base.model_dump(), device_map=recipe.device_map())
     rows = sft_data.tokenise(
         data.sft,
@@ -57,7 +57,8 @@ def train(recipe: Recipe, run: RunDir, progress: Progress | None = None) -> None
         seed=recipe.data.seed,
     )
     set_seed(recipe.sft.seed)
-    shared = SharedBase.fresh(loaded, "actor", **recipe.adapter.model_dump())
+    shared = SharedBase.fresh(loaded, "actor", frozen=choose.adapters(judge), **recipe.adapter.model_dump())
+    verifier = choose.make(judge, shared=shared)
     note = (
         f"stage 1 (SFT): {len(rows.train)} examples, {len(rows.evaluation)} for the evaluation loss, {rows.cut} cut, "
         f"{rows.dropped} dropped as too long, {data.removed} removed as held out"

@@ -89,8 +89,8 @@ class ApiVerifier:
 
     @property
     def dollars(self) -> float:
-        """Dollars that the store's calls have cost, those of earlier runs and other models included."""
-        return self._room.store.budget.spent if self._room is not None else 0.0
+        """Dollars that all calls of the store have cost, of earlier runs and other models too; opens the store."""
+        return self._open()[0].store.budget.spent
 
     def _open(self) -> tuple[judge_room.Room, Teacher]:
         with self._opening:

@@ -1,4 +1,4 @@
-"""From a recipe's verifier section to a verifier: what is made, what is refused, and where the mistake is said to be."""
+"""From a recipe's verifier section to a verifier: what is made, what is refused, and how mistakes are told."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ def make(folder: Path, labels: int) -> Path:
     model = LlamaForSequenceClassification(
         LlamaConfig(
             vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_labels=labels,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, pad_token_id=0, bos_token_id=None,
-            initializer_range=0.2,
+            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, pad_token_id=0,
+            bos_token_id=None, initializer_range=0.2,
         )
     )  # fmt: skip
     model.score.weight.data.div_(4)
@@ -118,7 +118,7 @@ def test_batches_keep_the_budget_and_lose_nothing() -> None:
 def test_what_cannot_be_used_is_told(tmp_path: Path, model: Path) -> None:
     with pytest.raises(BackendError, match=r"verifier.template: \{ground_truth\} is missing"):
         ClassifierVerifier(str(model), template="{response}")
-    with pytest.raises(BackendError, match="verifier.model: .*nothing: cannot be loaded"):
+    with pytest.raises(BackendError, match=r"verifier.model: .*nothing: cannot be loaded"):
         ClassifierVerifier(str(tmp_path / "nothing"), template=TEMPLATE)
     broken = tmp_path / "broken"
     shutil.copytree(model, broken)
