@@ -60,8 +60,8 @@ def check(
         found = _judge(_make(section, base, stack), cases)
         second = None
         if against is not None:
-            other = (None, against) if against in KINDS else (against, None)
-            second = _judge(_make(*_section(*other, against_set), stack), cases)
+            kind, recipe_of = (against, None) if against in KINDS else (None, against)
+            second = _judge(_make(*_section(recipe_of, kind, against_set), stack), cases)
     report = _report(found, second)
     if verdicts is not None:
         from lite_huatuo import jsonl

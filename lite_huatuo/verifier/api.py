@@ -9,12 +9,11 @@ import os
 import re
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from lite_huatuo.data import replies
-from lite_huatuo.data.asking import Request
+from lite_huatuo.data.asking import Request, ask_again
 from lite_huatuo.data.client import Teacher
 from lite_huatuo.data.limits import Retries
 from lite_huatuo.data.profile import Profile
@@ -26,7 +25,7 @@ from lite_huatuo.verifier import judge_room, verdict_words
 from lite_huatuo.verifier.base import Item, Verdict
 
 STEP = "verifier.judge"
-TRIES = 2  # an unreadable reply is asked for once more
+TRIES = 2  # a reply that cannot be used is asked for once more
 MAX_TOKENS = {"schema": 256, "word": 128}  # a reply is a few; one that is cut is a failure
 TEMPLATES = {"schema": "judge_answer", "word": "judge_answer_word"}
 # The tags of the prompts: inside the data their brackets are exchanged, so that no text can end its own part.
@@ -102,18 +101,18 @@ class ApiVerifier:
         return list(await asyncio.gather(*(self._one(teacher, item) for item in items)))
 
     async def _one(self, teacher: Teacher, item: Item) -> Verdict:
-        """Judge one item; a reply that cannot be read is asked for again."""
-        request, text = self.request(item), ""
-        for number in range(TRIES):
-            try:
-                text = await teacher.ask(replace(request, sample=f"retry {number}" if number else ""))
-            except (ReplyError, APIError) as error:
-                return Verdict(None, failure=str(error))
-            try:
-                return Verdict(read_reply(text, self.form), text)
-            except ReplyError as error:
-                reason = str(error)
-        return Verdict(None, text, failure=f"{TRIES} replies could not be read; the last: {reason}")
+        """Judge one item; a reply that cannot be used is asked for again."""
+        last = ""
+
+        async def use(text: str) -> Verdict:
+            nonlocal last
+            last = text
+            return Verdict(read_reply(text, self.form), text)
+
+        try:
+            return await ask_again(teacher.ask, self.request(item), use, tries=TRIES)
+        except (ReplyError, APIError) as error:
+            return Verdict(None, last, failure=str(error))
 
     def request(self, item: Item) -> Request:
         """Return what the judge is asked, in the language of the question."""

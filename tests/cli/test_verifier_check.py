@@ -108,7 +108,7 @@ def test_an_endpoint_that_is_gone_makes_failures_and_no_verdicts(run, judged: Pa
     assert code == 1
     assert "4 of 4" in out
     assert "judged 0 of 4 cases" in err
-    assert "could not be read" in err
+    assert "no usable reply" in err
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_nonsense_is_a_failure_and_never_a_wrong(form: Form, text: str, tmp_path
     with ScriptedServer(lambda request: text) as server, judge(server, tmp_path, form=form) as verifier:
         (verdict,) = verifier.verify([FLU])
         assert verdict.correct is None
-        assert "2 replies could not be read" in (verdict.failure or "")
+        assert "no usable reply: the last of 2" in (verdict.failure or "")
         assert verdict.raw == text
         assert len(server.requests) == 2
 
