@@ -1,0 +1,106 @@
+"""`lite-huatuo verifier build`, from problems and replies, or from models on a scripted server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lite_huatuo import jsonl
+from lite_huatuo.data import sources
+from lite_huatuo.prompts.render import templates
+from lite_huatuo.records import to_row
+from tests import scripted_teacher
+from tests.scripted_server import ScriptedServer
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> Path:
+    path = tmp_path / "problems.jsonl"
+    jsonl.write(path, [to_row(problem) for problem in sources.load_problems("shipped:problems_en")[:30]])
+    return path
+
+
+@pytest.fixture
+def replies(problems: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "replies.jsonl"
+    rows = [row for _, row in jsonl.iter_rows(problems)]
+    says = [row["ground_truth"] if n % 2 else "something else" for n, row in enumerate(rows)]
+    jsonl.write(path, [{"id": row["id"], "reply": f"It is {said}."} for row, said in zip(rows, says, strict=True)])
+    return path
+
+
+def profile(path: Path, server: ScriptedServer, name: str) -> Path:
+    path.write_text(f"name: {name}\nmodel: {name}\nbase_url: {server.url}\nprices: {{input: 1.0, output: 1.0}}\n")
+    return path
+
+
+def test_replies_are_judged_and_written_with_a_manifest(run, problems: Path, replies: Path, tmp_path: Path) -> None:
+    words = ("verifier", "build", problems, "--to", tmp_path / "pairs", "--replies", replies, "--judge", "exact")
+    code, out, err = run(*words)
+    assert code == 0, err
+    manifest = json.loads((tmp_path / "pairs" / "manifest.json").read_text())
+    rows = [row for _, row in jsonl.iter_rows(tmp_path / "pairs" / "train.jsonl")]
+    assert len(rows) == manifest["splits"]["train"]["pairs"] > 30
+    assert f"{len(rows):,}  {tmp_path / 'pairs' / 'train.jsonl'}" in out
+    code, _, err = run(*words)
+    assert code == 1
+    assert "holds judged pairs already" in err
+    assert run(*words, "--overwrite")[0] == 0
+    code, out, err = run(
+        "verifier", "check", "--kind", "exact", "--no-suite", "--judged", tmp_path / "pairs" / "test.jsonl"
+    )
+    assert code == 0, err
+
+
+def test_a_model_is_sampled_and_another_judges_and_a_rerun_asks_nothing(run, problems: Path, tmp_path: Path) -> None:
+    opening = templates("en")["judge_answer"].partition("${")[0]
+    truths = {row["question"]: row["ground_truth"] for _, row in jsonl.iter_rows(problems)}
+
+    def reply(request: dict[str, Any]) -> str:
+        content = request["messages"][0]["content"]
+        if content.startswith(opening):
+            return scripted_teacher.reply(request)
+        return f"I think of {truths[content]}." if request["temperature"] < 0.5 else "I do not know."
+
+    with ScriptedServer(reply) as server:
+        words = [
+            "verifier", "build", problems, "--to", tmp_path / "pairs", "--store", tmp_path / "s.sqlite",
+            "--sample", profile(tmp_path / "student.yaml", server, "student"),
+            "--judge", profile(tmp_path / "judge.yaml", server, "judge"),
+            "--temperature", "0.2", "--temperature", "1.0",
+        ]  # fmt: skip
+        code, _, err = run(*words)
+        assert code == 0, err
+        assert len(server.requests) == 120
+        first = (tmp_path / "pairs" / "train.jsonl").read_text()
+        assert run(*words, "--overwrite")[0] == 0
+        assert len(server.requests) == 120
+        assert (tmp_path / "pairs" / "train.jsonl").read_text() == first
+    rows = [json.loads(line) for line in first.split("\n") if line]
+    assert {(row["temperature"], row["label"]) for row in rows if row["origin"] == "reply"} == {
+        (0.2, True),
+        (1.0, False),
+    }
+
+
+def test_a_judge_that_talks_nonsense_stops_the_build(run, problems: Path, replies: Path, tmp_path: Path) -> None:
+    with ScriptedServer(lambda request: "True or False?") as server:
+        judge = profile(tmp_path / "judge.yaml", server, "judge")
+        words = ("--replies", replies, "--judge", judge, "--store", tmp_path / "s.sqlite", "--to", tmp_path / "pairs")
+        code, _, err = run("verifier", "build", problems, *words)
+    assert code == 1
+    assert "30 of 30 replies got no verdict" in err
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_mistakes_are_told(run, problems: Path, tmp_path: Path) -> None:
+    to = ("--to", tmp_path / "pairs", "--judge", "exact")
+    code, _, err = run("verifier", "build", problems, *to)
+    assert (code, "nothing to judge" in err) == (2, True)
+    empty = tmp_path / "other.jsonl"
+    jsonl.write(empty, [{"id": "nobody", "reply": "x"}])
+    code, _, err = run("verifier", "build", problems, *to, "--replies", empty)
+    assert (code, "no reply can be judged (1 no such problem)" in err) == (1, True)
