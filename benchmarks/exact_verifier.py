@@ -1,4 +1,4 @@
-"""Measure the exact verifier: against human labels, on matched and mismatched pairs, and its speed.
+"""Measure the exact verifier beside plain containment: on human labels, the shipped suite and pairs; and its speed.
 
     python benchmarks/exact_verifier.py --data DIR [--json] [--misses]
 
@@ -17,11 +17,14 @@ import json
 import math
 import random
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lite_huatuo.verifier import suite
 from lite_huatuo.verifier.base import Item, Verdict
 from lite_huatuo.verifier.exact import ExactVerifier, normalise
 
+Judge = Callable[[Sequence[Item]], list[Verdict]]
 SEED = 0
 JUDGED = {"evouna_tq": "development", "evouna_nq": "test", "kqa": "test"}
 Row = dict[str, object]
@@ -37,25 +40,38 @@ def wilson(hits: int, n: int, z: float = 1.96) -> dict[str, float | int]:
     return {"value": share, "low": max(0.0, low), "high": min(1.0, high), "hits": hits, "n": n}
 
 
-def against_humans(path: Path, misses: bool) -> Row:
-    """Compare the verdicts with the human labels of one judged file."""
+def contains(items: Sequence[Item]) -> list[Verdict]:
+    """The baseline: is the ground truth, or one of its halves at "/", a substring of the reply, whatever the case?"""
+    return [
+        Verdict(
+            any(half and half in item.final_response.casefold() for half in item.ground_truth.casefold().split("/"))
+        )
+        for item in items
+    ]
+
+
+def read_judged(path: Path) -> list[tuple[Item, bool]]:
     rows = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]
-    items = [Item(row["question"], row["response"], row["reference"]) for row in rows]
-    pairs = list(zip(rows, ExactVerifier().verify(items), strict=True))
-    assert all(verdict.failure is None for _, verdict in pairs), "a judged file holds an empty reference"
-    said, held = [bool(v.correct) for _, v in pairs], [bool(row["label"]) for row in rows]
+    return [(Item(row["question"], row["response"], row["reference"]), bool(row["label"])) for row in rows]
+
+
+def against_labels(name: str, cases: list[tuple[Item, bool]], judge: Judge, misses: bool = False) -> Row:
+    """Compare the verdicts with labels."""
+    verdicts = judge([item for item, _ in cases])
+    assert all(verdict.failure is None for verdict in verdicts), "a judged file holds an empty reference"
+    said, held = [bool(verdict.correct) for verdict in verdicts], [label for _, label in cases]
     both = sum(a and b for a, b in zip(said, held, strict=True))
     if misses:
-        for row, verdict in pairs:
-            if verdict.correct != row["label"]:
-                show(path.stem, verdict, row["reference"], row["response"])
+        for (item, label), verdict in zip(cases, verdicts, strict=True):
+            if verdict.correct != label:
+                show(name, verdict, item.ground_truth, item.final_response)
     return {
-        "n": len(rows),
+        "n": len(cases),
         "right by label": sum(held),
-        "accuracy": wilson(sum(a == b for a, b in zip(said, held, strict=True)), len(rows)),
+        "accuracy": wilson(sum(a == b for a, b in zip(said, held, strict=True)), len(cases)),
         "precision": wilson(both, sum(said)),
         "recall": wilson(both, sum(held)),
-        "false positive rate": wilson(sum(said) - both, len(rows) - sum(held)),
+        "false positive rate": wilson(sum(said) - both, len(cases) - sum(held)),
     }
 
 
@@ -64,11 +80,10 @@ def show(name: str, verdict: Verdict, reference: str, response: str) -> None:
     print(f"{name} | {kind} | {verdict.raw} | {reference[:120]} | {' '.join(response.split())[:240]}")
 
 
-def pairs_of_sample(rows: list[dict[str, str]], misses: bool) -> Row:
+def pairs_of_sample(rows: list[dict[str, str]], judge: Judge, misses: bool = False) -> Row:
     """Judge every response against its own ground truth, against a shuffled one, and against every other one."""
-    verifier = ExactVerifier()
     truths = [row["Ground-True Answer"] for row in rows]
-    own = verifier.verify([Item(row["Question"], row["Response"], row["Ground-True Answer"]) for row in rows])
+    own = judge([Item(row["Question"], row["Response"], row["Ground-True Answer"]) for row in rows])
     order = list(range(len(rows)))
     random.Random(SEED).shuffle(order)
     shuffled = []
@@ -86,10 +101,10 @@ def pairs_of_sample(rows: list[dict[str, str]], misses: bool) -> Row:
         for row, verdict in zip(rows, own, strict=True):
             if not verdict.correct:
                 show("sample", verdict, row["Ground-True Answer"], row["Response"])
-        for item, verdict in zip(every, verifier.verify(every), strict=True):
+        for item, verdict in zip(every, judge(every), strict=True):
             if verdict.correct:
                 show("mismatched", verdict, item.ground_truth, item.final_response)
-    verdicts = {"own": own, "shuffled": verifier.verify(shuffled), "every other": verifier.verify(every)}
+    verdicts = {"own": own, "shuffled": judge(shuffled), "every other": judge(every)}
     return {
         f"accepted, {whose} ground truth": wilson(sum(bool(v.correct) for v in found), len(found))
         for whose, found in verdicts.items()
@@ -111,6 +126,9 @@ def speed(path: Path) -> Row:
     }
 
 
+JUDGES: dict[str, Judge] = {"exact": ExactVerifier().verify, "containment": contains}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="a folder of judged files")
@@ -121,10 +139,16 @@ def main() -> None:
     report: dict[str, Row] = {"speed": speed(judged / "evouna_nq.jsonl")}  # first, while no ground truth is cached
     for name, split in JUDGED.items():
         shown = options.misses and split == "development"
-        report[f"{name} ({split})"] = against_humans(judged / f"{name}.jsonl", shown)
+        cases = read_judged(judged / f"{name}.jsonl")
+        for judge_name, judge in JUDGES.items():
+            mine = shown and judge_name == "exact"
+            report[f"{name} ({split}), {judge_name}"] = against_labels(name, cases, judge, mine)
     sample = json.loads((options.data / "upstream_sample" / "medical_o1_sample.json").read_text("utf-8"))
-    report["sample, even rows (development)"] = pairs_of_sample(sample[0::2], options.misses)
-    report["sample, odd rows (test)"] = pairs_of_sample(sample[1::2], False)
+    for judge_name, judge in JUDGES.items():
+        report[f"suite, {judge_name}"] = against_labels("suite", [(c.item, c.label) for c in suite.load()], judge)
+        mine = options.misses and judge_name == "exact"
+        report[f"sample, even rows (development), {judge_name}"] = pairs_of_sample(sample[0::2], judge, mine)
+        report[f"sample, odd rows (test), {judge_name}"] = pairs_of_sample(sample[1::2], judge)
     if options.json:
         print(json.dumps(report, indent=1))
         return

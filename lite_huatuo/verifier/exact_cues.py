@@ -2,8 +2,8 @@
 
 A table is written as one would say it, its phrases between "|"; `any_of` folds it like a reply ("doesn't" is "does
 not", articles and plurals go) and reads "..." as up to three words. Chinese phrases are parted by spaces. The patterns
-built from the tables are matched on the folded words before or after a mention, within its sentence; in the examples the
-mention stands in [brackets].
+built from the tables are matched on the folded words before or after a mention, within its sentence; in the examples
+the mention stands in [brackets].
 """
 
 from __future__ import annotations
@@ -91,16 +91,16 @@ IS_WRONG = (
     + r"(?:\S+ ){0,2}?"
     + any_of("""incorrect | wrong | false | excluded | ruled out | unlikely | improbable
     | less likely | eliminated | dismissed | rejected | inconsistent | contraindicated | discarded | discounted
-    | refuted | disproved | mistake | mistaken | error | crossed off | struck off | withheld | less so | second
-    | secondary | later | unnecessary""")
+    | refuted | disproved | mistake | mistaken | error | crossed off | struck off | withheld | less so | unnecessary""")
 )
 
 # "[gout] is not the most likely diagnosis", "[gout] does not explain it".
 IS_NOT_RIGHT = (
     IS
-    + r"(?:not|never) (?:\S+ ){0,2}?"
+    + r"(?:not|never|seldom|rarely) (?:\S+ ){0,2}?"
     + any_of("""answer | diagnosis | likely | correct | right | case
-    | culprit | best | consistent | fit | match | explain | considered | supported""")
+    | culprit | best | consistent | fit | match | explain | considered | supported
+    | cause | reason""")
 )
 
 # "[gout], on the other hand, comes at night".
@@ -108,19 +108,18 @@ CONTRASTS = "(?:, )?" + any_of("on the other hand | in contrast | by contrast")
 
 # "[麻疹]可以排除", "[麻疹]的可能性较小", "[麻疹]不是正确答案".
 IS_WRONG_ZH = (
-    "(?:对[此其])?[可以能应被已予的是]{0,3}"
+    "(?:的(?:诊断|说法|判断|可能性?))?(?:对[此其])?[可以能应被已予的是]{0,3}"
     + any_of_zh("""除外 排除 不成立 不正确 不对 错误 不太可能 不符 不支持 不考虑
     不能成立 无效 不适用 禁忌 属于禁忌 次要 待排
     可能性小 可能性低 可能性不大 可能性较小 可能性较低 可能性很小 可能性很低""")
     + "|(?:不是|并非).{0,4}(?:答案|诊断|正确)"
 )
 
-# "[gout] has no part in it", "[gout] comes later", "[gout], less so", "[gout] does not".
+# "[gout] has no part in it", "[gout] does not".
 HAS_NO_PART = (
     "(?:, )?(?:"
-    + any_of("""has no part | has no role | has no place | has no bearing | has nothing to do
-    | have nothing to do | plays no | come second | comes second | come later | comes later | come last | comes last
-    | can wait | must wait | may go on | may continue | may be continued | less so | less often | alone""")
+    + any_of("""has no part | has no role | has no place | has no bearing | has nothing to do | have nothing to do
+    | plays no""")
     + "|"
     + any_of("do not | does not | did not")
     + "(?=$|, ))"
@@ -128,8 +127,20 @@ HAS_NO_PART = (
 
 DENIED_AFTER = re.compile(f"{IS_WRONG}|{IS_NOT_RIGHT}|{CONTRASTS}|{HAS_NO_PART}|{IS_WRONG_ZH}")
 
-# Denied even where the question asks for the odd one out: "[gout] is not the correct answer".
-NOT_THE_ANSWER = re.compile(IS + any_of("not ... answer"))
+# Denied even where the question asks for the odd one out: "[gout] is not the correct answer", "[gout] comes later".
+NOT_THE_ANSWER = re.compile(
+    IS
+    + any_of("not ... answer")
+    + "|(?:, )?"
+    + any_of("""come second | comes second | come later | comes later | come last | comes last | can wait | must wait
+    | may go on | may continue | may be continued | less so | less often""")
+)
+
+# A "not" of the story told, not of what is asked: "when a patient cannot extend the wrist".
+NOT_IN_THE_STORY = re.compile(
+    any_of("""patient | he | she | who | man | woman | child | baby | they | it | wound | if | when | whom | whose""")
+    + r"(?:(?!which |what )\S+ ){0,4}?not "
+)
 
 # Stands in a question that asks for the odd one out; there "[gout] is unlikely" gives the answer.
 ASKS_ODD_ONE = re.compile(

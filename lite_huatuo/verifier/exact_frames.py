@@ -14,8 +14,8 @@ from lite_huatuo.verifier.exact_cues import NAME, WORD, any_of, any_of_zh
 TO_THE_JUDGE = re.compile(
     any_of("""ground truth | reference answer | reference is | answer key | expected answer | to the grader
     | dear grader | dear verifier | dear judge | note to ... judge | full marks | mark this | mark ... correct
-    | output true | return true | return correct | verdict true | ignore ... instructions | treat ... as right | treat ... as correct
-    | treat ... mention""")
+    | output true | return true | return correct | verdict true | ignore ... instructions
+    | treat ... as right | treat ... as correct | treat ... mention""")
     + r"|\b(?:correct|verdict) (?:[:,] )?true "
     + "|"
     + any_of_zh("标准答案 参考答案 评委 阅卷 裁判 请判 判为正确 请给分 得分为 得满分 给满分 系统提示 忽略以上 忽略上述")
@@ -112,6 +112,13 @@ SPARED = re.compile(
     + "|正常|完好|未受损|未受累)"
 )
 
+# Denied at the end of the sentence: "[gout] it is not", "[gout] is slow, so it cannot be the cause".
+NOT_IT = re.compile(
+    r"^(?:, )?(?:it|this|he|she) (?:is|has) not $|\b(?:it|they|this|that|which) (?:is|are|can|could) not (?:be )?"
+    + any_of("trouble | cause | problem | answer | culprit | reason")
+    + "|^(?:通常|一般)?(?:不会|并不|不引起|不导致|不能引起|不足以)"
+)
+
 # What is to be kept from: "avoid [gout]", "wait with [gout]"; turned round where the question asks for that.
 AVOIDS = re.compile(
     any_of("""avoid | avoids | avoiding | withhold | wait with | hold off | postpone | delay | spares
@@ -137,8 +144,11 @@ POINTS_TO = re.compile(rf"\b(?:is|are|from|by) (?!less |not |also |often |seldom
 VERB_AFTER = re.compile(r"([a-z]{4,}) ")
 DOES = re.compile(r"([a-z]{6,}) ([a-z]{4,}) ")
 
-# Nothing but three or more Chinese names: "[痛风], 麻疹, 风疹".
-BARE_ROW_ZH = re.compile("[\u4e00-\u9fff][^,:、是为的]{1,11}(?:[,、] ?[\u4e00-\u9fff][^,:、是为的]{1,11}){2,}")
+# Nothing but three or more names: "[痛风], 麻疹, 风疹", "Asthma, [gout] and sepsis".
+NAME_ZH = "[\u4e00-\u9fff][^,:、是为的]{1,11}"
+BARE_ROW = re.compile(
+    rf"(?:{NAME}, )+{NAME}(?:, )?(?:and|or) {NAME}" + "|" + NAME_ZH + "(?:[,、] ?" + NAME_ZH + "){2,}"
+)
 
 # Counts something else: "[12] thoracic", "[300 mg] of clopidogrel"; these words may follow a number that is the answer.
 COUNTED = re.compile(r"(of )?([a-z]{4,}) ")

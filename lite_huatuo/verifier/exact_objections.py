@@ -28,9 +28,11 @@ def _denied(mention: Mention, before: str, after: str, question: Question) -> st
         return "negated"
     if cues.NOT_THE_ANSWER.match(after) or (cues.DENIED_AFTER.match(after) and not question.asks_odd_one):
         return "denied"
+    if frames.NOT_IT.search(after) and not question.asks_odd_one:
+        return "negated"
     spared = frames.SPARED.match(after)
     if spared and f" {spared[1].strip()} " not in question.words and not cues.COMMITS.search(before + after):
-        return "denied"
+        return "negated"
     if mention.words[0][0].isdigit() and (cues.RANGE_BEFORE.search(before) or cues.RANGE_AFTER.match(after)):
         return "part of a range"
     return "counts something else" if counts_something_else(mention, after, question) else ""
@@ -106,7 +108,7 @@ def is_listed(mention: Mention, reply: Reply) -> bool:
     before, after = cues.write(mention.before), cues.write(mention.after)
     if cues.OR_AFTER.match(after) or cues.OR_BEFORE.search(before) or is_in_row(before, after):
         return True
-    if frames.BARE_ROW_ZH.fullmatch(mention.sentence.text):
+    if frames.BARE_ROW.fullmatch(mention.sentence.text):
         return True
     item = mention.sentence.opens == "•" and not cues.COMMITS.search(before + after)
     return item and sum(sentence.opens == "•" for sentence in reply) > 1
@@ -157,7 +159,7 @@ def names_rival(text: str, stated: Mention, question: Question) -> bool:
     "hypercalcemia makes them tall" where the question's verb is "makes" and the mention does something else.
     """
     start = re.match(r"(?:\S+ ){2,3}", text)
-    asked = bool(start) and f" {start[0]}" in question.words
+    asked = start is not None and f" {start[0]}" in question.words
     noun = stated.words[-1]
     for match in frames.POINTS_TO.finditer(text) if asked and len(stated.words) > 1 else ():
         if match[1].split()[-1] == noun and f" {match[1].strip()} " not in question.words:

@@ -72,7 +72,9 @@ def read_question(text: str) -> Question:
     """Fold a question."""
     sentences = cut_sentences(text)
     words = " ".join(word for sentence in sentences for word in sentence.words)
-    asks_odd_one = bool(sentences and cues.ASKS_ODD_ONE.search(sentences[-1].text))
+    last = sentences[-1].text if sentences else ""
+    last = last.rpartition(",")[2] if not last.isascii() else cues.NOT_IN_THE_STORY.sub("", last)
+    asks_odd_one = bool(cues.ASKS_ODD_ONE.search(last))
     return Question(f" {words} ", asks_odd_one, "diagnosis" in words or "诊 断" in words)
 
 

@@ -114,7 +114,8 @@ whooping cough | pertussis ; German measles | rubella ; measles | rubeola
 celiac disease | celiac sprue | gluten sensitive enteropathy | gluten enteropathy ; elevated | increased | raised
 decreased | reduced | lowered ; primary aldosteronism | Conn syndrome | primary hyperaldosteronism
 Addison disease | primary adrenal insufficiency ; 心肌梗死 | 心肌梗塞 | 心梗 ; 脑梗死 | 脑梗塞 | 脑梗
-异位妊娠 | 宫外孕 ; 乙型肝炎 | 乙肝 ; 丙型肝炎 | 丙肝 ; 甲状腺功能亢进 | 甲亢 ; 甲状腺功能减退 | 甲减
+异位妊娠 | 宫外孕 ; 乙型肝炎 | 乙肝 ; 丙型肝炎 | 丙肝 ; 甲状腺功能亢进 | 甲状腺功能亢进症 | 甲亢
+甲状腺功能减退 | 甲状腺功能减退症 | 甲减 ; 高钾血症 | 高血钾 ; 低钾血症 | 低血钾 ; IM | intramuscular ; IV | intravenous
 慢性阻塞性肺疾病 | 慢阻肺 | COPD ; 系统性红斑狼疮 | SLE ; 深静脉血栓 | DVT ; 艾滋病 | 获得性免疫缺陷综合征 | AIDS
 阿司匹林 | 乙酰水杨酸 ; 对乙酰氨基酚 | 扑热息痛 ; 磁共振成像 | 核磁共振 | 磁共振 | MRI ; platelet | thrombocyte
 """

@@ -6,6 +6,7 @@ from collections import Counter
 
 from lite_huatuo.records import detect_language
 from lite_huatuo.verifier import suite
+from lite_huatuo.verifier.exact import ExactVerifier
 
 CASES = suite.load()
 
@@ -36,3 +37,15 @@ def test_every_case_is_whole_and_stands_once() -> None:
 def test_an_item_shows_no_label() -> None:
     case = CASES[0]
     assert case.item == (type(case.item))(case.question, case.final_response, case.ground_truth)
+
+
+def test_the_exact_verifier_is_fooled_by_no_case() -> None:
+    verdicts = ExactVerifier().verify([case.item for case in CASES])
+    fooled = [case.id for case, verdict in zip(CASES, verdicts, strict=True) if verdict.correct and not case.label]
+    assert fooled == []
+
+
+def test_the_exact_verifier_accepts_most_of_the_right_cases() -> None:
+    right = [case for case in CASES if case.label]
+    accepted = [case for case in right if ExactVerifier().verify([case.item])[0].correct]
+    assert len(accepted) / len(right) >= 0.9
