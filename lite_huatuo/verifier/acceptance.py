@@ -155,9 +155,10 @@ def _by(judged: Judged, group: Callable[[Case], str]) -> dict[str, Any]:
     for place, case in enumerate(judged.cases):
         places.setdefault(group(case), []).append(place)
     labels, said = [case.label for case in judged.cases], judged.said
+    order = {name: place for place, (name, _) in enumerate(LENGTHS)}
     return {
         name: metrics.confusion([labels[k] for k in chosen], [said[k] for k in chosen]).report()
-        for name, chosen in sorted(places.items())
+        for name, chosen in sorted(places.items(), key=lambda entry: (order.get(entry[0], 0), entry[0]))
     }
 
 
