@@ -20,7 +20,7 @@ from lite_huatuo.verifier.suite import Case
 
 RESPONSE, GROUND_TRUTH = ("final_response", "response"), ("ground_truth", "reference")
 LENGTHS = (("up to 80", 80), ("81 to 400", 400), ("over 400", None))  # characters; a Han one counts for three
-CHUNK = 64  # cases judged between two signs of life
+CHUNK, CHUNK_WAITING = 64, 256  # cases judged between two signs of life; more where many are on their way at once
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ def read_judged(path: Path) -> list[Case]:
 def judge(verifier: Verifier, cases: Sequence[Case], *, advance: Callable[[int], None] = lambda count: None) -> Judged:
     """Let a verifier judge the cases; `advance` is told how many more are done."""
     before, began = _spent(verifier), time.perf_counter()
-    size = len(cases) if verifier.background else CHUNK  # who waits for a network waits for all at once
+    size = CHUNK_WAITING if verifier.background else CHUNK
     verdicts: list[Verdict] = []
-    for start in range(0, len(cases), max(1, size)):
+    for start in range(0, len(cases), size):
         chunk = cases[start : start + size]
         verdicts += verifier.verify([case.item for case in chunk])
         advance(len(chunk))

@@ -19,6 +19,7 @@ from lite_huatuo.data.profile import Profile
 from lite_huatuo.data.store import Store
 
 Result = TypeVar("Result")
+LAST_WAIT = 30.0  # seconds that the end of a process waits for calls on their way
 _rooms: dict[Path, Room] = {}
 _door = threading.RLock()
 
@@ -27,7 +28,8 @@ class Room:
     """A store, the loop its calls run on, and the teachers at work. Made by `enter`, closed by the last `leave`."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.guests = path, 0
+        self.path = path
+        self.teachers: list[Teacher] = []
         self.store = Store(path)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"judge {path.name}", daemon=True)
@@ -59,11 +61,11 @@ def enter(path: Path, profile: Profile, budget: float | None, retries: Retries |
         try:
             teacher = room.run(Teacher(profile, room.store, budget=budget, retries=retries).__aenter__())
         except BaseException:
-            if room.guests == 0:
+            if not room.teachers:
                 room.close()
             raise
         _rooms[key] = room
-        room.guests += 1
+        room.teachers.append(teacher)
         return room, teacher
 
 
@@ -71,8 +73,8 @@ def leave(room: Room, teacher: Teacher) -> None:
     """See the teacher's calls to their end; the last to leave closes the store."""
     with _door:
         room.run(teacher.__aexit__())
-        room.guests -= 1
-        if room.guests == 0:
+        room.teachers.remove(teacher)
+        if not room.teachers:
             del _rooms[room.path]
             room.close()
 
@@ -82,4 +84,6 @@ def _close_all() -> None:
     """Close what nobody closed, so that nothing that was paid for is lost at the end of the process."""
     for room in list(_rooms.values()):
         with contextlib.suppress(Exception):
+            for teacher in room.teachers:
+                room.run(asyncio.wait_for(teacher.__aexit__(), LAST_WAIT))
             room.close()

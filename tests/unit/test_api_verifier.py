@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -191,3 +193,21 @@ def test_a_schema_is_sent_where_the_profile_has_it(tmp_path: Path) -> None:
             verifier.verify([FLU])
         form = server.requests[0]["response_format"]["json_schema"]
         assert form["schema"]["required"] == ["correct"]
+
+
+def test_a_process_that_never_closes_its_judge_ends_cleanly_and_keeps_the_verdicts(tmp_path: Path) -> None:
+    with ScriptedServer(scripted_teacher.reply) as server:
+        code = (
+            "import sys; from pathlib import Path\n"
+            "from lite_huatuo.data import profile as profiles\n"
+            "from lite_huatuo.verifier.api import ApiVerifier\n"
+            "from lite_huatuo.verifier.base import Item\n"
+            "chosen = profiles.load('local', (f'base_url={sys.argv[1]}',))\n"
+            "judge = ApiVerifier(chosen, Path(sys.argv[2]))\n"
+            "print([verdict.correct for verdict in judge.verify([Item('Which?', 'flu', 'flu')])])\n"
+        )
+        for _ in range(2):
+            words = [sys.executable, "-c", code, server.url, str(tmp_path / "s.sqlite")]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+            assert (done.returncode, done.stdout, done.stderr) == (0, "[True]\n", "")
+        assert len(server.requests) == 1
