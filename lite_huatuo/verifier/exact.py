@@ -20,7 +20,7 @@ from lite_huatuo.verifier import exact_cues as cues
 from lite_huatuo.verifier import exact_frames as frames
 from lite_huatuo.verifier import medical_terms as terms
 from lite_huatuo.verifier.base import Item, Verdict
-from lite_huatuo.verifier.exact_objections import is_listed, lone_names, names_another, objection
+from lite_huatuo.verifier.exact_objections import is_listed, lists_only, lone_names, names_another, objection
 from lite_huatuo.verifier.exact_reply import (
     Mention,
     Phrase,
@@ -122,11 +122,13 @@ def _alternatives(text: str) -> list[str]:
     """Split "A/B" and "A or B", but not "mg/dL", "120/80" or "Na/K"; "viral or bacterial rash" share their noun."""
     parts = _split(text, "/")
     units = {unit for sizes in terms.UNITS for unit in sizes}
-    if any(p.lower() in units for p in parts) or all(len(p) < 3 or p.replace(".", "").isdigit() for p in parts):
+    ratio = all(len(p) < 3 or (p.replace(".", "").isdigit() and len(p) < 4) for p in parts)  # 1999/2001 are years
+    if ratio or (len(parts) == 2 and any(p.lower() in units for p in parts)):
         parts = [text]
     parts = [piece for part in parts for piece in _split(part, r"\bor\b|或者?")]
-    noun = " ".join(parts[-1].split()[1:]) if parts else ""
-    return [f"{part} {noun}" if noun and cues.ADJECTIVE.fullmatch(part) else part for part in parts]
+    first, _, noun = parts[-1].partition(" ") if parts else ("", "", "")
+    lacks = [bool(noun and cues.ADJECTIVE.fullmatch(part) and part.lower() != first.lower()) for part in parts]
+    return [f"{part} {noun.strip()}" if lack else part for part, lack in zip(parts, lacks, strict=True)]
 
 
 def _halves(text: str) -> Iterator[str]:
@@ -146,6 +148,14 @@ def _forms(text: str) -> Iterator[Phrase]:
     for words in variants(tuple(normalise(text).split())):
         if words:
             yield words
+        if len(words) > 1 and words[0] in cues.LEADS_UP:
+            yield words[1:]
+        if len(words) > 1 and words[0].isdigit() and words[1] in cues.MONTHS:
+            yield from ((words[1], day, *words[2:]) for day in (words[0], f"{words[0]}th"))
+        elif len(words) > 1 and words[0] in cues.MONTHS and words[1].isdigit():
+            yield from ((day, words[0], *words[2:]) for day in (words[1], f"{words[1]}th"))
+        if len(words) > 2 and len(words[0]) == len(words[1]) == 1 and words[0].isalpha() and words[1].isalpha():
+            yield (words[0] + words[1], *words[2:])
         if not 2 <= len(words) <= 5 or not "".join(words).isascii() or {"and", "or", "to", "with"} & set(words):
             continue
         for cut in range(1, len(words)):
@@ -192,7 +202,7 @@ def judge_phrases(reply: Reply, phrases: Phrases, question: Question, alone: boo
     for mention in mentions:
         why = objection(mention, question, reply)
         if not why and alone and (mention.sentence.words in rows or is_listed(mention, reply)):
-            why = "several answers listed"
+            why = "" if lists_only(mentions, reply, rows) else "several answers listed"
         if why:
             reason, hedged = why, hedged or why in ("several answers listed", "asks or refuses")
             stated = [] if why == "denied" else stated

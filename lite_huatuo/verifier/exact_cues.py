@@ -8,6 +8,7 @@ the mention stands in [brackets].
 
 from __future__ import annotations
 
+import calendar
 import re
 from collections.abc import Iterable
 
@@ -223,6 +224,12 @@ POLARITY = re.compile(
 
 # Comes before the answer proper: "C. Cefaclor", "Answer: cefaclor".
 LABEL = re.compile(r"(?i)^(?:[A-H][.:)]\s+|(?:the )?(?:correct |final )?answer(?: is|:)\s+)")
+
+# Leads up to the answer proper: "in the liver", "by an explosion", "to ensure discipline".
+LEADS_UP = frozenset(["in", "to", "by", "at", "on", "from", "through", "with", "during", "of"])
+
+# Dates are said in two orders: "31 March 1909", "March 31, 1909".
+MONTHS = frozenset(month.lower() for month in calendar.month_name[1:])
 
 # Begins a second name in a parenthesis: "vitamin B1 (also known as thiamine)".
 ALSO_CALLED = re.compile(r"(?i)^(?:also known as|also called|accept|formerly|previously|aka|i\.e\.|又称|即)\s*")

@@ -97,7 +97,10 @@ TAKES_BACK = re.compile(
 BETWEEN = re.compile(
     any_of("""equally likely | just as likely | as likely as | equally possible | equally plausible | hard to choose
     | hard to tell | hard to say | hard to distinguish | difficult to choose | difficult to tell | cannot be told
-    | cannot be excluded | is possible too | is possible , and | toss up | one of these | one of them | neither to""")
+    | cannot be excluded | is possible too | is possible , and | toss up | neither to""")
+    + "|"
+    + any_of("one of these | one of them")
+    + "$"
     + r"|\band (?:\S+ ){1,3}both |"
     + any_of_zh("均有可能 都有可能 皆有可能 也可能 二者之一 两者之一 之一 中的一种 难以区分 难以鉴别 抑或 待排")
 )
@@ -143,6 +146,9 @@ POINTS_TO = re.compile(rf"\b(?:is|are|from|by) (?!less |not |also |often |seldom
 # Another subject for the verb of the question "which disturbance makes ...?": "[X] flattens them; Y makes them".
 VERB_AFTER = re.compile(r"([a-z]{4,}) ")
 DOES = re.compile(r"([a-z]{6,}) ([a-z]{4,}) ")
+
+# Parts the names of a row.
+JOINT = re.compile(r", (?:and |or )?| and | or |、|或|和|与|及")
 
 # Nothing but three or more names: "[痛风], 麻疹, 风疹", "Asthma, [gout] and sepsis".
 NAME_ZH = "[\u4e00-\u9fff][^,:、是为的]{1,11}"

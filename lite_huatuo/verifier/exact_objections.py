@@ -114,6 +114,21 @@ def is_listed(mention: Mention, reply: Reply) -> bool:
     return item and sum(sentence.opens == "•" for sentence in reply) > 1
 
 
+def lists_only(mentions: list[Mention], reply: Reply, rows: set[Phrase]) -> bool:
+    """True where at least two names of the ground truth are listed and nothing else: it has several, all accepted."""
+    if len({mention.words for mention in mentions}) < 2:
+        return False
+    holding = {id(mention.sentence) for mention in mentions}
+    items = [sentence for sentence in reply if sentence.opens == "•" or sentence.words in rows]
+    if items:
+        return all(id(sentence) in holding for sentence in items)
+    for sentence in {id(mention.sentence): mention.sentence for mention in mentions}.values():
+        names = frames.JOINT.split(" " + sentence.text)
+        if len(names) > 1 and len(names) > sum(mention.sentence is sentence for mention in mentions):
+            return False
+    return True
+
+
 def is_in_row(before: str, after: str) -> bool:
     """True in a row of names: three with "and" or "or" ("X, Y and Z"), or four without."""
     left, right = cues.ROW_BEFORE.findall(before)[0], cues.ROW_AFTER.findall(after)[0]  # both match the empty text

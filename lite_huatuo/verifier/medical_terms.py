@@ -184,6 +184,8 @@ _REWRITES = [(re.compile(pattern, re.IGNORECASE), new) for pattern, new in (
     (r"\s-+\s|[—–]|--+", " , "), (r"(?<![\w)\]-])-(?=\d)", " minus "), (r"%|\bper cent\b", " percent "), ("&", " and "),
     ("°", " degree "), ("≥", " at least "), ("≤", " at most "), (r">(?=\s*\d)", " greater than "),
     (r"<(?=\s*\d)", " less than "), (r"\bmm Hg\b", "mmHg"), ("[*_#]+", " "), (r"\band/or\b", "or"),
+    (r"(?<=[a-z]{5})(?<!interleukin)(?<!caspase)(?<!claudin)\d{1,3}(?=\.\s|\.?$)", ""),  # a citation's: "Garfield1"
+    (r"(?<=\bin )((?:1[5-9]|20)\d\d)[1-9](?=\.\s|\.?$)", r"\1"),  # and after a year: "in 19661"
     ("毫克", " mg "), ("微克", " mcg "), ("毫升", " ml "), ("小时", " hour "), ("分钟", " minute "),
     (r"(?<=[\d一二两三四五六七八九])个?(?:周|星期)", " week "), (r"(?<=\d)\s*[天日](?!\w)", " day "))]
 
