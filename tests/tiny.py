@@ -171,6 +171,7 @@ def short_recipe(files: dict[str, str]) -> dict:
         samples=2,
         critic_warmup_updates=1,
         selection_problems=4,
+        watch={"no_form_share": None},  # so little training leaves many replies without the form
     )
     tree["ppo"]["rollout"].update(episodes=8, batch_size=8, max_reply_length=24)
     return tree

@@ -12,7 +12,7 @@ We set the private names it sets, on the layers captured at creation; setup.cfg 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,9 @@ class SharedBase:
         targets: str | list[str],
         rslora: bool = False,
         dora: bool = False,
+        frozen: Mapping[str, Path] | None = None,
     ) -> SharedBase:
-        """Attach one new trainable adapter that changes nothing yet (B = 0)."""
+        """Attach one new trainable adapter that changes nothing yet (B = 0), and saved ones {name: folder}, frozen."""
         config = LoraConfig(
             r=rank,
             lora_alpha=alpha,
@@ -76,6 +77,8 @@ class SharedBase:
             model = get_peft_model(loaded.model, config, adapter_name=adapter)
         except ValueError as error:
             raise BackendError(f"adapter.targets: {targets}: {error}") from None
+        for name, folder in (frozen or {}).items():
+            model.load_adapter(folder, adapter_name=name, is_trainable=False)
         return cls(model, loaded, (adapter,))
 
     @classmethod

@@ -84,12 +84,12 @@ def train(recipe: Recipe, run: RunDir, progress: Progress | None = None) -> None
             f"{start}: no SFT adapter to start from; run `lite-huatuo train --stage sft` on this run first"
         )
     data = inputs.read(**recipe.input_arguments())
-    verifier = choose.make(recipe.verifier.kind)
     loaded = backends.load(**recipe.base.model_dump(), device_map=recipe.device_map())
     set_seed(recipe.ppo.seed)
-    shared = SharedBase.from_adapters(
-        loaded, {"reference": start, "actor": start, "critic": start}, ("actor", "critic")
-    )
+    judges = [section.model_dump() for section in (recipe.verifier, recipe.ppo.watch.verifier) if section is not None]
+    adapters = {"reference": start, "actor": start, "critic": start, **choose.adapters(*judges)}
+    shared = SharedBase.from_adapters(loaded, adapters, ("actor", "critic"))
+    verifier, *second = [choose.make(section, shared=shared) for section in judges]
     if recipe.ppo.gradient_checkpointing:
         shared.enable_checkpointing()
     stage = Stage(
@@ -99,7 +99,7 @@ def train(recipe: Recipe, run: RunDir, progress: Progress | None = None) -> None
         shared,
         _learner(recipe.ppo, shared),
         verifier,
-        choose.make(recipe.ppo.watch.verifier.kind) if recipe.ppo.watch.verifier else None,
+        second[0] if second else None,
         inputs.askable(data.problems, shared.tokenizer, recipe.data.max_query_length),
         data.selection,
         recipe.heldout_arguments(),

@@ -17,7 +17,8 @@ ADAPTER = "verifier"  # the name of the judging adapter on a shared base
 def make(section: Mapping[str, Any] | str, *, shared: Any = None) -> Verifier:
     """Return the verifier of a whole section (`VerifierSection.model_dump()`), or of a kind that needs no other key.
 
-    `shared` is the base of an adapter verifier: a `SharedBase` that holds the section's adapter under `ADAPTER`.
+    `shared` is the base of an adapter verifier: a `SharedBase` that holds the section's adapter under `ADAPTER` (see
+    `adapters`).
     """
     values = _values(section)
     kind = values["kind"]
@@ -45,7 +46,8 @@ def make(section: Mapping[str, Any] | str, *, shared: Any = None) -> Verifier:
         raise BackendError("verifier.kind: adapter judges on the student's own base, and none is loaded here")
     from lite_huatuo.verifier.adapter import AdapterVerifier
 
-    return AdapterVerifier(shared, ADAPTER, values["threshold"])
+    folder = Path(values["adapter"]).expanduser()
+    return AdapterVerifier.load(shared, ADAPTER, folder, threshold=values["threshold"])
 
 
 def check(section: Mapping[str, Any] | str) -> None:
@@ -74,7 +76,16 @@ def adapter_folder(section: Mapping[str, Any]) -> Path | None:
     """Return the folder of the adapter that a section or one of its members judges with, None where there is none."""
     if section["kind"] == "adapter":
         return Path(section["adapter"]).expanduser()
-    folders = {folder for member in section.get("members") or () if (folder := adapter_folder(member)) is not None}
+    return _only({folder for member in section.get("members") or () if (folder := adapter_folder(member)) is not None})
+
+
+def adapters(*sections: Mapping[str, Any]) -> dict[str, Path]:
+    """Return {ADAPTER: folder} where one of the sections judges with an adapter, else {}: what the base must hold."""
+    folder = _only({folder for section in sections if (folder := adapter_folder(section)) is not None})
+    return {} if folder is None else {ADAPTER: folder}
+
+
+def _only(folders: set[Path]) -> Path | None:
     if len(folders) > 1:
         raise BackendError(f"verifier.members: one adapter can judge, not {len(folders)}; leave one of them")
     return folders.pop() if folders else None

@@ -1,0 +1,130 @@
+"""Train a verifier adapter: judged replies in, a LoRA on the student's base that judges out, calibrated and measured.
+
+The rows are split by question into train, calibration and test. The loss is the binary cross-entropy of P(right); after
+the last epoch one temperature is fitted on the calibration part, and the test part says how good the verifier is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from lite_huatuo.errors import RecordError
+from lite_huatuo.models.backends import LoadedBase
+from lite_huatuo.models.shared_base import SharedBase
+from lite_huatuo.models.value_head import ValueHead
+from lite_huatuo.training.logprobs import microbatches
+from lite_huatuo.training.progress import Progress
+from lite_huatuo.verifier import metrics
+from lite_huatuo.verifier.adapter import AdapterVerifier, Settings, encode
+from lite_huatuo.verifier.base import Item
+
+ADAPTER = "verifier"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A reply with the verdict of a person or a teacher."""
+
+    item: Item
+    label: bool
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Judged replies, split by question: none is in two parts."""
+
+    train: list[Judged]
+    calibration: list[Judged]
+    test: list[Judged]
+
+
+def split(rows: Sequence[Judged], *, calibration: float = 0.1, test: float = 0.2, seed: int = 42) -> Parts:
+    """Split by question: all replies to one question go to the same part, which the question and the seed decide."""
+    parts = Parts([], [], [])
+    for row in rows:
+        digest = hashlib.sha256(f"{seed}\0{row.item.question}".encode()).digest()
+        place = int.from_bytes(digest[:8], "big") / 2**64
+        part = parts.test if place < test else parts.calibration if place < test + calibration else parts.train
+        part.append(row)
+    for name in ("train", "calibration", "test"):
+        if {row.label for row in getattr(parts, name)} != {True, False}:
+            raise RecordError(
+                f"{len(rows)} judged replies: too few for a {name} part with right and wrong ones; give more"
+            )
+    return parts
+
+
+def train(
+    loaded: LoadedBase,
+    parts: Parts,
+    *,
+    mode: Literal["head", "token"],
+    rank: int,
+    alpha: int,
+    targets: str | list[str],
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    max_length: int,
+    microbatch_tokens: int,
+    threshold: float,
+    seed: int,
+    progress: Progress,
+) -> AdapterVerifier:
+    """Return the trained and calibrated verifier on its base.
+
+    Each optimizer step sees `batch_size` replies, cut into microbatches of `microbatch_tokens` tokens; the learning
+    rate rises over the first tenth of the steps and falls to 0 along a line.
+    """
+    torch.manual_seed(seed)
+    shared = SharedBase.fresh(loaded, ADAPTER, rank=rank, alpha=alpha, targets=targets)
+    head = ValueHead(shared.hidden_size).to(shared.device) if mode == "head" else None
+    verifier = AdapterVerifier(shared, ADAPTER, Settings(mode, 1.0, max_length), head, threshold=threshold)
+    parameters = list(shared.parameters(ADAPTER).values()) + (list(head.parameters()) if head else [])
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
+    rows = [(encode(loaded.tokenizer, row.item, max_length), row.label) for row in parts.train]
+    steps = epochs * -(-len(rows) // batch_size)
+    progress.start("train verifier", steps)
+    losses: list[float] = []
+    for step, members in enumerate(_minibatches(len(rows), epochs, batch_size, seed)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * min(1.0, (step + 1) / max(1, steps // 10)) * (1 - step / steps)
+        losses.append(_backward(verifier, [rows[i] for i in members], microbatch_tokens))
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        progress.advance(1, **({"loss": statistics.fmean(losses[-10:])} if step % 10 == 9 else {}))
+    probabilities = verifier.probabilities([row.item for row in parts.calibration])
+    temperature = metrics.fit_temperature(probabilities, [row.label for row in parts.calibration])
+    verifier.settings = replace(verifier.settings, temperature=temperature)
+    return verifier
+
+
+def _backward(verifier: AdapterVerifier, rows: Sequence[tuple[list[int], bool]], microbatch_tokens: int) -> float:
+    """Accumulate the gradient of the mean loss over the rows; return that loss."""
+    total = 0.0
+    for group in microbatches([len(ids) for ids, _ in rows], budget=microbatch_tokens):
+        with verifier.shared.using(ADAPTER, learn=True):
+            logits = verifier.logits([rows[i][0] for i in group])
+            labels = torch.tensor([float(rows[i][1]) for i in group], device=logits.device)
+            loss = binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(rows)
+            loss.backward()
+        total += loss.item()
+    return total
+
+
+def _minibatches(count: int, epochs: int, size: int, seed: int) -> Iterator[list[int]]:
+    """Yield the members of every minibatch, shuffled anew each epoch."""
+    for epoch in range(epochs):
+        order = list(range(count))
+        random.Random(f"{seed}/{epoch}").shuffle(order)
+        for start in range(0, count, size):
+            yield order[start : start + size]
