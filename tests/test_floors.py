@@ -104,6 +104,7 @@ FLOORS = {
         "verifier.exact_reply",
         "verifier.suite",
         "verifier.attacks",
+        "verifier.attack_texts",
         "verifier.ensemble",
         "verifier.metrics",
         "verifier.verdict_words",

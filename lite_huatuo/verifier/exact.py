@@ -20,7 +20,7 @@ from lite_huatuo.verifier import exact_cues as cues
 from lite_huatuo.verifier import exact_frames as frames
 from lite_huatuo.verifier import medical_terms as terms
 from lite_huatuo.verifier.base import Item, Verdict
-from lite_huatuo.verifier.exact_objections import is_listed, lists_only, lone_names, names_another, objection
+from lite_huatuo.verifier.exact_objections import in_rows, is_listed, lists_only, lone_names, names_another, objection
 from lite_huatuo.verifier.exact_reply import (
     Mention,
     Phrase,
@@ -94,14 +94,14 @@ class Truth(NamedTuple):
 def read_ground_truth(text: str) -> Truth:
     """Read what a ground truth accepts: "A/B", "A or B" and "A (B)" either half, "A, B and C" every part."""
     bare = cues.LABEL.sub("", terms.fold_characters(text).strip())
-    options = dict.fromkeys(half for option in [bare, *_alternatives(bare)] for half in _halves(option))
+    options = dict.fromkeys(half for option in [bare, *_alternatives(bare)] for half in halves(option))
     phrases: set[Phrase] = set()
     lists = []
     for option in list(options)[:MAX_OPTIONS]:
         phrases.update(_forms(option))
         parts = _split(option, r",\s|;|、|\band\b")
         if 2 <= len(parts) <= 12:
-            lists.append([_by_first_word({form for half in _halves(part) for form in _forms(half)}) for part in parts])
+            lists.append([_by_first_word({form for half in halves(part) for form in _forms(half)}) for part in parts])
     return Truth(normalise(text), _by_first_word(phrases), lists)
 
 
@@ -131,7 +131,7 @@ def _alternatives(text: str) -> list[str]:
     return [f"{part} {noun.strip()}" if lack else part for part, lack in zip(parts, lacks, strict=True)]
 
 
-def _halves(text: str) -> Iterator[str]:
+def halves(text: str) -> Iterator[str]:
     """Yield "A B" of "A (B)", then "A" and, where the parenthesis is a name and no mere qualifier, "B"."""
     yield re.sub("[()]", " ", text)
     if not (match := re.search(r"\(([^()]*)\)", text)):
@@ -201,7 +201,7 @@ def judge_phrases(reply: Reply, phrases: Phrases, question: Question, alone: boo
     hedged, reason = False, "no match"
     for mention in mentions:
         why = objection(mention, question, reply)
-        if not why and alone and (mention.sentence.words in rows or is_listed(mention, reply)):
+        if not why and alone and (in_rows(mention, rows) or is_listed(mention, reply)):
             why = "" if lists_only(mentions, reply, rows) else "several answers listed"
         if why:
             reason, hedged = why, hedged or why in ("several answers listed", "asks or refuses")

@@ -60,7 +60,7 @@ OTHER_PERSON = re.compile(
     rf"({KIN})(?:\S+ ){{0,4}}?(?:"
     + any_of("has | had | have | suffers | suffered | lists | says | said | thinks")
     + r")(?:\S+ ){0,3}$"
-    r"|(其?(?:父|母|姐|兄|弟|妹|祖父|祖母|家人|同事|邻床)[^,:]{0,3}?(?:有|患|曾患|诊断为))[^,:]{0,4}$"
+    r"|(其?(?:父|母|姐|兄|弟|妹|祖父|祖母|家人|同事|邻床|朋友|教科书)[^,:]{0,3}?(?:有|患|曾患|诊断为|认为是?|说是?))[^,:]{0,4}$"
 )
 
 # Only like it: "resembles [gout]", "like [gout], it comes at night", "与[痛风]相似".

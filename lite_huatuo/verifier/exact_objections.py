@@ -142,6 +142,12 @@ def lone_names(reply: Reply) -> set[Phrase]:
     return set(names.values()) if len(names) >= 3 else set()
 
 
+def in_rows(mention: Mention, rows: set[Phrase]) -> bool:
+    """True where a mention is one of the bare names, or stands among them as a sentence of its own."""
+    words = mention.sentence.words
+    return words in rows or (bool(rows) and mention.words == words)
+
+
 def names_another(reply: Reply, mentions: list[Mention], stated: list[Mention], question: Question) -> bool:
     """True where a sentence gives another answer.
 
