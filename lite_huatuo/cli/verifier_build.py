@@ -31,6 +31,7 @@ EXACT = "exact"
 @click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="At each temperature.")
 @click.option("--max-tokens", type=click.IntRange(1), default=600, show_default=True, help="Of a sampled reply.")
 @click.option("--judge", required=True, metavar="PROFILE|exact", help="Who judges the replies.")
+@click.option("--exams", metavar="EXAMS", help="The problems' exam questions: attacks use their wrong options.")
 @click.option(
     "--attacks", type=click.IntRange(0), default=4, show_default=True, help="Wrong replies made up, a problem."
 )
@@ -115,11 +116,14 @@ def _sample(problems: Any, options: dict[str, Any], skipped: Counter[str]) -> An
 def _build(problems: Any, replies: Any, verifier: Verifier, options: dict[str, Any]) -> Any:
     """Judge and put together."""
     from lite_huatuo.cli.display import Display
+    from lite_huatuo.data import sources
     from lite_huatuo.verifier import build as building
 
+    exams = sources.load_exams(options["exams"]) if options["exams"] else []
     with Display() as display:
         display.start("verifier build: verdicts", len(replies))
         return building.build(
-            problems, replies, verifier, attacks_per_problem=options["attacks"], test_share=options["test_share"],
+            problems, replies, verifier, options={exam.id: exam.options for exam in exams},
+            attacks_per_problem=options["attacks"], test_share=options["test_share"],
             seed=options["seed"], advance=display.advance,
         )  # fmt: skip

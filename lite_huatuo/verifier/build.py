@@ -94,6 +94,7 @@ def build(
     replies: Sequence[Reply],
     judge: Verifier,
     *,
+    options: Mapping[str, Mapping[str, str]] | None = None,
     attacks_per_problem: int = 4,
     test_share: float = 0.1,
     seed: int = 0,
@@ -101,6 +102,7 @@ def build(
 ) -> Built:
     """Judge the replies, add made-up ones, balance each split, and tell everything in the manifest.
 
+    `options` are those of the exam question that a problem comes from, by its id: the wrong ones are used in attacks.
     Of several equal final responses to a problem one is kept, a reply before a made-up one. All pairs of one question
     are in the same split. The same arguments and verdicts give the same pairs in the same order.
     """
@@ -118,7 +120,8 @@ def build(
             pairs.append(_pair(reply.problem, reply.final_response, verdict.correct, REPLY, "", reply.temperature))
     seen = {_key(reply.problem, reply.final_response) for reply in unique}
     for problem in problems:
-        pairs += _made_up(problem, attacks_per_problem, seed, seen)
+        wrong = (options or {}).get(problem.id, {})
+        pairs += _made_up(problem, wrong, attacks_per_problem, seed, seen)
     splits: dict[str, list[Pair]] = {name: [] for name in SPLITS}
     for pair in pairs:
         splits["test" if _draw(seed, "split", texts.key(pair.question).hex()) < test_share else "train"].append(pair)
@@ -152,11 +155,13 @@ def write(folder: Path, built: Built, **told: Any) -> dict[str, Any]:
     return manifest
 
 
-def _made_up(problem: VerifiableProblem, count: int, seed: int, seen: set[str]) -> list[Pair]:
+def _made_up(
+    problem: VerifiableProblem, options: Mapping[str, str], count: int, seed: int, seen: set[str]
+) -> list[Pair]:
     """Return the made-up pairs of a problem: every form of its right answer, and `count` attacks of different kinds."""
     rng = random.Random(f"{seed}/{problem.id}")
     found = [(text, True, FORM, form) for form, text in attacks.positives(problem)]
-    tricks = attacks.negatives(problem, rng=rng)
+    tricks = attacks.negatives(problem, options, rng=rng)
     rng.shuffle(tricks)
     kinds: dict[str, str] = {}
     for kind, text in tricks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,26 @@ def test_replies_are_judged_and_written_with_a_manifest(run, problems: Path, rep
         "verifier", "check", "--kind", "exact", "--no-suite", "--judged", tmp_path / "pairs" / "test.jsonl"
     )
     assert code == 0, err
+
+
+def test_wrong_options_of_the_exam_are_used_in_attacks(run, problems: Path, replies: Path, tmp_path: Path) -> None:
+    rows = [row for _, row in jsonl.iter_rows(problems)]
+    options = [{"A": row["ground_truth"], "B": f"Rival {n}a", "C": f"Rival {n}b"} for n, row in enumerate(rows)]
+    exams = tmp_path / "exams.jsonl"
+    jsonl.write(
+        exams,
+        [
+            {"id": row["id"], "question": "Which?", "options": each, "answer_idx": "A", "answer": each["A"]}
+            for row, each in zip(rows, options, strict=True)
+        ],
+    )
+    words = ("--replies", replies, "--judge", "exact", "--exams", exams, "--attacks", 20)
+    assert run("verifier", "build", problems, "--to", tmp_path / "pairs", *words)[0] == 0
+    made = [row for _, row in jsonl.iter_rows(tmp_path / "pairs" / "train.jsonl") if row["origin"] == "attack"]
+    numbers = {row["id"]: n for n, row in enumerate(rows)}
+    named = [(row["problem"], found) for row in made for found in re.findall(r"(?i)rival (\d+)", row["final_response"])]
+    assert len(named) > 10
+    assert all(numbers[problem] == int(number) for problem, number in named)
 
 
 def test_a_model_is_sampled_and_another_judges_and_a_rerun_asks_nothing(run, problems: Path, tmp_path: Path) -> None:
