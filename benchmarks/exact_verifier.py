@@ -6,8 +6,10 @@ DIR is a folder of judged files: judged/evouna_tq.jsonl, judged/evouna_nq.jsonl 
 line with id, question, reference, response and label (true where a human called the response right); and
 upstream_sample/medical_o1_sample.json, a list of rows with Question, Response and "Ground-True Answer".
 
-The rules were written while looking at evouna_tq and the even rows of the sample (development); evouna_nq, the odd rows
-and kqa are the test. Intervals are Wilson's, at 95 %.
+The rules were first written while looking at evouna_tq and the even rows of the sample (development). The misses of
+evouna_nq have been read since, and rules added for them: it is no test any more. The odd rows were seen where a change
+turned a verdict; kqa is the test. Containment: the ground truth, or one of its halves at "/", is a substring of the
+reply. Intervals are Wilson's, at 95 %.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from lite_huatuo.verifier.exact import ExactVerifier, normalise
 
 Judge = Callable[[Sequence[Item]], list[Verdict]]
 SEED = 0
-JUDGED = {"evouna_tq": "development", "evouna_nq": "test", "kqa": "test"}
+JUDGED = {"evouna_tq": "development", "evouna_nq": "seen", "kqa": "test"}
 Row = dict[str, object]
 
 
