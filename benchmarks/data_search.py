@@ -39,7 +39,7 @@ def search(url: str, problems: int, concurrency: int, words: list[str]) -> dict[
         profile = ["--teacher", "local", "--set", f"base_url={url}", "--set", f"concurrency={concurrency}"]
         files = [str(folder / "in.jsonl"), "--to", str(folder / "out.jsonl"), "--store", str(folder / "store.sqlite")]
         started = time.perf_counter()
-        process = subprocess.Popen([*COMMAND, *files, *profile, *words], cwd=ROOT, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([*COMMAND, *files, *profile, *words], cwd=ROOT, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
         assert status == 0, "the search failed"

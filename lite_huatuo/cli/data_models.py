@@ -199,9 +199,10 @@ def search(
         models.append((VERIFIER, profile.load(verifier)))
 
     def make(asks: Sequence[Ask], free: Sequence[Ask]) -> Any:
-        judge = free[-1] if verifier == "exact" else asks[-1]
-        exactly = verifier == "exact" and not free
-        verify = searching.exact_verify() if exactly else searching.teacher_verify(judge)
+        if verifier != "exact":
+            verify = searching.teacher_verify(asks[-1])
+        else:  # the made-up conclusions of a rehearsal have no words to compare
+            verify = searching.teacher_verify(free[-1]) if free else searching.exact_verify()
         return pipeline.search_work(
             asks[0], verify, model=models[0][1].model, rounds=rounds, attempts=attempts, seed=seed,
             label_guided=label_guided,

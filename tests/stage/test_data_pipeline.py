@@ -76,6 +76,22 @@ def test_the_search_went_every_way(whole: Path) -> None:
     assert {row["id"] for row in sft} <= {row["id"] for row in searched if row["solved"]}
 
 
+def test_a_verifier_of_its_own_is_asked_and_exact_asks_nobody(inputs: Path) -> None:
+    folder = inputs / "problems"
+    with ScriptedServer(scripted_teacher.reply) as server, ScriptedServer(scripted_teacher.reply) as other:
+        judge = data_jobs.profile(inputs / "judge", other.url, model="judge-1")
+        for verifier in (judge, "exact"):
+            to = folder / ("exact" if verifier == "exact" else "judged")
+            ended = command(*job("search", to, server.url, *GUIDED, "--limit", 10, "--verifier", verifier))
+            assert ended.code == 0, ended.err
+        asked = Counter(row.model for row in store.ledger(folder / "judged" / STORE) if row.step == "search.verify")
+        assert asked == {"judge-1": 1}
+        assert {request["model"] for request in other.requests} == {"judge-1"}
+        exact = store.ledger(folder / "exact" / STORE)
+    assert {row.model for row in exact} == {"scripted-1"}
+    assert "search.verify" not in {row.step for row in exact}
+
+
 @pytest.mark.parametrize("name", ["filter", "reformat"])
 def test_other_jobs_write_the_same_whatever_the_concurrency(name: str, inputs: Path) -> None:
     found = []
