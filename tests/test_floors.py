@@ -32,6 +32,8 @@ FLOORS = {
         "report.*",
         "planning.launch",
         "training.preflight",
+        "training.ppo_stage",
+        "training.verifier_train",
     ],  # no stage, but it takes a whole recipe and asks verifier.choose
     3: [
         "data.problems",
@@ -47,7 +49,7 @@ FLOORS = {
         "verifier.build",
         "verifier.sampling",
         "verifier.acceptance",
-        "verifier.choose",
+        *("verifier.choose", "verifier.adapter", "verifier.card"),
         "training.rollout",
         "training.heldout",
         "training.checkpoint",
@@ -73,7 +75,6 @@ FLOORS = {
         "data.sources",
         "data.side_files",
         "verifier.classifier",
-        "verifier.adapter",
         "models.*",
         "training.trackers",
     ],
@@ -144,7 +145,7 @@ LIBRARIES = {
 WITHOUT_TORCH = [
     "cli.main",
     "recipe",
-        "schema",
+    "schema",
     "records",
     "jsonl",
     "errors",

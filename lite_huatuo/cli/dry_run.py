@@ -19,7 +19,7 @@ def show(recipe: Recipe, path: Path) -> None:
     quiet_libraries()
     from lite_huatuo.models import backends, gguf, tokenizer
     from lite_huatuo.training import preflight, sft_data
-    from lite_huatuo.training.ppo import count_updates
+    from lite_huatuo.training.ppo_stage import count_updates
 
     data = preflight.check(recipe)
     base, sft, ppo = recipe.base, recipe.sft, recipe.ppo

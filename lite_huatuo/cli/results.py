@@ -30,10 +30,15 @@ def cells(summary: dict[str, Any]) -> list[str]:
     n, judged = summary["problems"], summary["problems"] - summary["failed"]
     return [
         _share(summary["well_formed"], n),
-        f"{summary['score']:.3f} ± {summary['score_standard_error']:.3f} (n={judged})",
+        f"{_number(summary['score'])} ± {_number(summary['score_standard_error'])} (n={judged})",
         _share(summary["right"], judged),
         f"{summary['length']:.0f} tokens (n={n})",
     ]
+
+
+def _number(value: float | None) -> str:
+    """Return a number, "-" where too few were judged to have it."""
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _share(count: int, total: int) -> str:

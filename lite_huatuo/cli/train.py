@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dry-run", is_flag=True, help="Print the resolved recipe, devices, steps and token counts; train nothing."
 )
+@click.option("--accept-verifier", is_flag=True, help="Start PPO though the verifier is below the recipe's accept_at.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads  [default: all cores but one]")
 def command(
     name: str,
@@ -31,6 +32,7 @@ def command(
     resume: bool,
     overwrite: bool,
     dry_run: bool,
+    accept_verifier: bool,
     threads: int | None,
 ) -> None:
     """Train a student: SFT, then PPO.
@@ -52,14 +54,13 @@ def command(
         show(recipe, path)
         return
     quiet_libraries()
-    import torch
-
-    # One core stays free: OpenMP's barriers make all threads wait for one that shares its core with other work.
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 2) - 1))
-    _run(recipe, path, stage, resume=resume, overwrite=overwrite)
+    use_threads(threads)
+    _run(recipe, path, stage, resume=resume, overwrite=overwrite, accept_verifier=accept_verifier)
 
 
-def _run(recipe: Recipe, path: Path, stage: str | None, *, resume: bool, overwrite: bool) -> None:
+def _run(
+    recipe: Recipe, path: Path, stage: str | None, *, resume: bool, overwrite: bool, accept_verifier: bool
+) -> None:
     """Check everything that can be checked first, then open the run folder and train."""
     from rich.console import Console
 
@@ -82,7 +83,7 @@ def _run(recipe: Recipe, path: Path, stage: str | None, *, resume: bool, overwri
             if stage != "sft":
                 from lite_huatuo.training import ppo
 
-                ppo.train(recipe, run, display)
+                ppo.train(recipe, run, display, accept_verifier=accept_verifier)
     except KeyboardInterrupt:
         click.echo(f"interrupted; go on with: lite-huatuo train --recipe {recipe.name} --run {path} --resume", err=True)
         raise
@@ -90,6 +91,16 @@ def _run(recipe: Recipe, path: Path, stage: str | None, *, resume: bool, overwri
     click.echo("\n".join(["", *results.curves(run), "", results.sample(run), ""]))
     click.echo(f"run folder: {run.path} (every reply with its verdict: {run.path / 'eval'})")
     click.echo(f"talk to it: lite-huatuo chat {run.path}")
+
+
+def use_threads(threads: int | None) -> None:
+    """Set how many threads torch computes with; None: all cores but one.
+
+    One core stays free: OpenMP's barriers make all threads wait for one that shares its core with other work.
+    """
+    import torch
+
+    torch.set_num_threads(threads or max(1, (os.cpu_count() or 2) - 1))
 
 
 def quiet_libraries() -> None:

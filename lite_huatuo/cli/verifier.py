@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from lite_huatuo.cli import verifier_build, verifier_check
+from lite_huatuo.cli import verifier_build, verifier_check, verifier_train
 
 
 @click.group("verifier")
 def command() -> None:
-    """Check judges of final responses, and make data to train one.
+    """Check judges of final responses; make data for one and train it.
 
     \b
     lite-huatuo verifier check --recipe qwen7b
@@ -17,5 +17,5 @@ def command() -> None:
     """
 
 
-for each in (verifier_check.check, verifier_build.build):
+for each in (verifier_check.check, verifier_build.build, verifier_train.train):
     command.add_command(each)

@@ -79,7 +79,8 @@ def prediction(episode: Episode) -> dict[str, Any]:
 def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return counts, shares, the mean score with its standard error, and the mean reply length.
 
-    Rows whose verifier failed count in `failed` and in no share of right ones and no score.
+    Rows whose verifier failed count in `failed` and in no share of right ones and no score; where none was judged the
+    score is None.
     """
     judged = [row for row in rows if row["score"] is not None]
     scores = [row["score"] for row in judged]
@@ -88,8 +89,8 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "failed": len(rows) - len(judged),
         "well_formed": sum(row["well_formed"] for row in rows),
         "right": sum(bool(row["correct"]) for row in judged),
-        "score": statistics.fmean(scores) if scores else float("nan"),
-        "score_standard_error": statistics.stdev(scores) / len(scores) ** 0.5 if len(scores) > 1 else 0.0,
+        "score": statistics.fmean(scores) if scores else None,
+        "score_standard_error": statistics.stdev(scores) / len(scores) ** 0.5 if len(scores) > 1 else None,
         "length": statistics.fmean(row["length"] for row in rows) if rows else 0.0,
     }
 

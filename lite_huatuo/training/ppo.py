@@ -12,66 +12,38 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 from lite_huatuo.errors import CheckpointError, RecordError, WatchStop
-from lite_huatuo.models import backends
-from lite_huatuo.models.shared_base import SharedBase, describe
-from lite_huatuo.models.value_head import ValueHead
-from lite_huatuo.recipe import PPO, Recipe
+from lite_huatuo.models.shared_base import describe
+from lite_huatuo.recipe import Recipe
 from lite_huatuo.records import VerifiableProblem
 from lite_huatuo.run_dir import RunDir
-from lite_huatuo.training import checkpoint, heldout, inputs, metrics, ppo_figures, ppo_math, rollout, trackers, watch
-from lite_huatuo.training.ppo_update import Coefficients, Learner, learning_rate_factor
+from lite_huatuo.training import (
+    checkpoint,
+    heldout,
+    inputs,
+    metrics,
+    ppo_figures,
+    ppo_math,
+    ppo_stage,
+    preflight,
+    rollout,
+    watch,
+)
+from lite_huatuo.training.ppo_stage import Stage, State
+from lite_huatuo.training.ppo_update import learning_rate_factor
 from lite_huatuo.training.progress import Progress, Quiet
 from lite_huatuo.training.rollout import Episode, Rollout
 from lite_huatuo.training.watch import WatchState
-from lite_huatuo.verifier import choose
-from lite_huatuo.verifier.base import Verifier
 
 
-@dataclass
-class State:
-    """What a checkpoint remembers beside tensors: updates done, the best evaluation so far, what the watch has seen."""
+def train(recipe: Recipe, run: RunDir, progress: Progress | None = None, *, accept_verifier: bool = False) -> None:
+    """Run stage 2 in a run folder, from its newest checkpoint if there is one. A finished stage is left alone.
 
-    update: int = 0
-    best_update: int = 0
-    best_score: float = float("-inf")
-    watch: WatchState = field(default_factory=WatchState)
-
-
-@dataclass
-class Stage:
-    """Everything one PPO run works with."""
-
-    settings: PPO
-    run: RunDir
-    progress: Progress
-    shared: SharedBase
-    learner: Learner
-    verifier: Verifier
-    second: Verifier | None
-    problems: list[VerifiableProblem]
-    selection: list[VerifiableProblem]
-    limits: dict[str, int]
-    least_judged_share: float
-    log: trackers.Log
-    state: State
-
-    @property
-    def updates(self) -> int:
-        """Updates in all."""
-        return count_updates(self.settings)
-
-
-def count_updates(settings: PPO) -> int:
-    """Return the number of updates that `total_episodes` make, at least one."""
-    return max(1, settings.total_episodes // settings.rollout.episodes)
-
-
-def train(recipe: Recipe, run: RunDir, progress: Progress | None = None) -> None:
-    """Run stage 2 in a run folder, from its newest checkpoint if there is one. A finished stage is left alone."""
+    The verifier must pass the recipe's bar on the shipped suite, unless `accept_verifier` takes it as it is.
+    """
     from transformers import set_seed
 
     progress = progress or Quiet()
@@ -83,46 +55,26 @@ def train(recipe: Recipe, run: RunDir, progress: Progress | None = None) -> None
         raise CheckpointError(
             f"{start}: no SFT adapter to start from; run `lite-huatuo train --stage sft` on this run first"
         )
-    data = inputs.read(**recipe.input_arguments())
-    loaded = backends.load(**recipe.base.model_dump(), device_map=recipe.device_map())
     set_seed(recipe.ppo.seed)
-    judges = [section.model_dump() for section in (recipe.verifier, recipe.ppo.watch.verifier) if section is not None]
-    adapters = {"reference": start, "actor": start, "critic": start, **choose.adapters(*judges)}
-    shared = SharedBase.from_adapters(loaded, adapters, ("actor", "critic"))
-    verifier, *second = [choose.make(section, shared=shared) for section in judges]
-    if recipe.ppo.gradient_checkpointing:
-        shared.enable_checkpointing()
-    stage = Stage(
-        recipe.ppo,
-        run,
-        progress,
-        shared,
-        _learner(recipe.ppo, shared),
-        verifier,
-        second[0] if second else None,
-        inputs.askable(data.problems, shared.tokenizer, recipe.data.max_query_length),
-        data.selection,
-        recipe.heldout_arguments(),
-        recipe.verifier.least_judged_share,
-        trackers.Log(recipe.report_to, run.path / "ppo"),
-        State(),
-    )
+    stage = ppo_stage.assemble(recipe, run, progress, start)
+    preflight.accept_verifier(recipe, run, stage.verifier, anyway=accept_verifier)
     _resume(stage)
     if stage.state.update == 0:
         _select_start(stage)
     progress.note(
-        f"stage 2 (PPO): {len(stage.problems)} problems, {len(data.problems) - len(stage.problems)} dropped as too "
-        f"long, {len(stage.selection)} to choose the best checkpoint, {stage.updates} updates of "
-        f"{recipe.ppo.rollout.episodes} episodes"
+        f"stage 2 (PPO): {len(stage.problems)} problems, {stage.too_long} dropped as too long, {len(stage.selection)} "
+        f"to choose the best checkpoint, {stage.updates} updates of {recipe.ppo.rollout.episodes} episodes"
     )
-    run.event("ppo started", update=stage.state.update, **describe(shared))
+    run.event("ppo started", update=stage.state.update, **describe(stage.shared))
     progress.start("train ppo", stage.updates)
     progress.advance(stage.state.update)
     while stage.state.update < stage.updates:
         _update(stage)
     _choose_final(stage)
-    heldout.report(shared, "actor", "ppo", data.heldout, verifier, run.path / "eval", progress, **stage.limits)
-    checkpoint.save_policy(run.stage("ppo") / "final", shared, stage.learner.head, ("actor", "critic", "reference"))
+    where = run.path / "eval"
+    heldout.report(stage.shared, "actor", "ppo", stage.heldout, stage.verifier, where, progress, **stage.limits)
+    final = run.stage("ppo") / "final"
+    checkpoint.save_policy(final, stage.shared, stage.learner.head, ("actor", "critic", "reference"))
     shutil.rmtree(run.stage("ppo") / "best", ignore_errors=True)
     run.event("ppo finished", best_update=stage.state.best_update)
     stage.log.close()
@@ -179,7 +131,13 @@ def _update(stage: Stage) -> None:
         **ppo_figures.times(clock, data),
     }
     stage.state.update = update
-    warned = _watch(stage, data.episodes, row)
+    _conclude(stage, episodes, row)
+
+
+def _conclude(stage: Stage, episodes: list[Episode], row: dict[str, Any]) -> None:
+    """End an update: watch, evaluate, log, sample, checkpoint, and stop where the watch says so."""
+    settings, update = stage.settings, stage.state.update
+    warned = _watch(stage, [episode for episode in episodes if episode.score is not None], row)
     row.update(_select(stage))
     stage.run.log("ppo", metrics.check(row))
     stage.log.write(row, update)
@@ -188,9 +146,8 @@ def _update(stage: Stage) -> None:
     if update % settings.save_every == 0 or update == stage.updates:
         _save(stage)
     _stop_if(stage, warned)
-    stage.progress.advance(
-        1, **{name: row[name] for name in ("score/mean", "score/form_share", "reference/kl_per_token")}
-    )
+    shown = ("score/mean", "score/form_share", "reference/kl_per_token")
+    stage.progress.advance(1, **{name: row[name] for name in shown})
 
 
 def _collect(stage: Stage, problems: list[VerifiableProblem]) -> list[Episode]:
@@ -227,7 +184,7 @@ def _watch(stage: Stage, episodes: Sequence[Episode], row: dict[str, Any]) -> li
     row.update(watch.signs(episodes, row, state.watch))
     if stage.second is not None:
         row.update(watch.second_opinion(episodes, stage.second, settings.episodes))
-    found = watch.check(row, settings.model_dump(), state.watch, state.update)
+    found = watch.check(row, settings.model_dump(), state.watch)
     for warned in found:
         stage.progress.note(f"warning: update {state.update}: {warned.text} ({warned.streak} in a row)")
         stage.run.event("watch", update=state.update, sign=warned.sign, streak=warned.streak, text=warned.text)
@@ -271,12 +228,16 @@ def _select(stage: Stage) -> dict[str, float]:
         )
     rollout.judge(episodes, stage.verifier)
     summary = heldout.summarise([heldout.prediction(episode) for episode in episodes])
-    if summary["score"] >= state.best_score:
+    judged = summary["problems"] - summary["failed"]
+    if not judged:
+        stage.progress.note(f"update {state.update}: the verifier failed on every selection problem; no candidate")
+        return {}
+    if state.best_score is None or summary["score"] >= state.best_score:
         state.best_update, state.best_score = state.update, summary["score"]
         checkpoint.save_policy(_best(stage), stage.shared, stage.learner.head, ("actor", "critic"))
     return {
         "heldout/score": summary["score"],
-        "heldout/right_share": summary["right"] / summary["problems"],
+        "heldout/right_share": summary["right"] / judged,
         "heldout/form_share": summary["well_formed"] / summary["problems"],
     }
 
@@ -294,6 +255,8 @@ def _best(stage: Stage) -> Any:
 
 def _save(stage: Stage) -> None:
     """Write a checkpoint, then delete what no checkpoint needs."""
+    if not stage.state.watch.streaks:
+        stage.state.watch.good = stage.state.update
     folder = stage.run.stage("ppo") / "checkpoints"
     checkpoint.save(
         folder / f"update-{stage.state.update:06d}",
@@ -319,32 +282,9 @@ def _resume(stage: Stage) -> None:
 def _choose_final(stage: Stage) -> None:
     """Load the best policy into actor and critic, where the recipe asks for it."""
     state = stage.state
-    if stage.settings.select_best and stage.selection and state.best_update != stage.updates:
+    if stage.settings.select_best and state.best_score is not None and state.best_update != stage.updates:
         what = f"update {state.best_update}" if state.best_update else "the SFT policy: no update was better"
         stage.progress.note(f"best on the selection problems: {what}")
         for adapter in ("actor", "critic"):
             stage.shared.load(adapter, _best(stage) / adapter)
         stage.learner.head.load(_best(stage) / "value_head.safetensors")
-
-
-def _learner(settings: PPO, shared: SharedBase) -> Learner:
-    """Build value head and optimisers."""
-    critic_rate = settings.critic_learning_rate or settings.learning_rate
-    return Learner(
-        shared,
-        ValueHead(shared.hidden_size).to(shared.device),
-        Coefficients(
-            temperature=settings.rollout.temperature,
-            clip_range=settings.clip_range,
-            value_clip_range=settings.value_clip_range,
-            value_coef=settings.value_coef,
-            entropy_coef=settings.entropy_coef,
-            max_grad_norm=settings.max_grad_norm,
-            microbatch_tokens=settings.microbatch_tokens,
-        ),
-        optimizer=settings.optimizer,
-        learning_rate=settings.learning_rate,
-        critic_learning_rate=critic_rate,
-        value_head_learning_rate=settings.value_head_learning_rate or critic_rate,
-        weight_decay=settings.weight_decay,
-    )

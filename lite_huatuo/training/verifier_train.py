@@ -24,33 +24,25 @@ from lite_huatuo.training.logprobs import microbatches
 from lite_huatuo.training.progress import Progress
 from lite_huatuo.verifier import metrics
 from lite_huatuo.verifier.adapter import AdapterVerifier, Settings, encode
-from lite_huatuo.verifier.base import Item
+from lite_huatuo.verifier.suite import Case
 
 ADAPTER = "verifier"
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A reply with the verdict of a person or a teacher."""
-
-    item: Item
-    label: bool
 
 
 @dataclass(frozen=True)
 class Parts:
     """Judged replies, split by question: none is in two parts."""
 
-    train: list[Judged]
-    calibration: list[Judged]
-    test: list[Judged]
+    train: list[Case]
+    calibration: list[Case]
+    test: list[Case]
 
 
-def split(rows: Sequence[Judged], *, calibration: float = 0.1, test: float = 0.2, seed: int = 42) -> Parts:
+def split(rows: Sequence[Case], *, calibration: float = 0.1, test: float = 0.2, seed: int = 42) -> Parts:
     """Split by question: all replies to one question go to the same part, which the question and the seed decide."""
     parts = Parts([], [], [])
     for row in rows:
-        digest = hashlib.sha256(f"{seed}\0{row.item.question}".encode()).digest()
+        digest = hashlib.sha256(f"{seed}\0{row.question}".encode()).digest()
         place = int.from_bytes(digest[:8], "big") / 2**64
         part = parts.test if place < test else parts.calibration if place < test + calibration else parts.train
         part.append(row)

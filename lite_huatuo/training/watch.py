@@ -37,7 +37,7 @@ class WatchState:
     """What is remembered from update to update; part of every checkpoint.
 
     `streaks` counts updates in a row beyond each limit; `lengths` are the first updates' mean reply lengths; `good` is
-    the last update at which nothing was beyond its limit.
+    the last checkpoint's update at which nothing was beyond its limit.
     """
 
     streaks: dict[str, int] = field(default_factory=dict)
@@ -95,7 +95,7 @@ def signs(episodes: Sequence[Episode], row: Mapping[str, float], state: WatchSta
     }
 
 
-def check(row: Mapping[str, float], limits: Mapping[str, float | None], state: WatchState, update: int) -> list[Warned]:
+def check(row: Mapping[str, float], limits: Mapping[str, float | None], state: WatchState) -> list[Warned]:
     """Compare an update's signs with the limits (None: not watched), keep the streaks, return what is beyond."""
     values = {
         **{name: row[f"watch/{name}"] for name in SIGNS if f"watch/{name}" in row},
@@ -111,8 +111,6 @@ def check(row: Mapping[str, float], limits: Mapping[str, float | None], state: W
         streak = state.streaks[name] = state.streaks.get(name, 0) + 1
         bound = "more than" if side > 0 else "less than"
         found.append(Warned(name, streak, f"{meaning}: {name} {value:.3g}, {bound} the limit {limit:g}"))
-    if not found:
-        state.good = update
     return found
 
 

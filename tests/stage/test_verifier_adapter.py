@@ -15,20 +15,22 @@ from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.run_dir import RunDir
 from lite_huatuo.training import heldout, ppo, sft, verifier_train
 from lite_huatuo.training.progress import Quiet
-from lite_huatuo.training.verifier_train import Judged, Parts, split
+from lite_huatuo.training.verifier_train import Parts, split
 from lite_huatuo.verifier import adapter
 from lite_huatuo.verifier.adapter import AdapterVerifier, encode
 from lite_huatuo.verifier.base import Item
+from lite_huatuo.verifier.suite import Case
 from tests import tiny
 
 
-def judged(count: int = 300) -> list[Judged]:
+def judged(count: int = 300) -> list[Case]:
     """Replies that name one of the toy's cures, of which the first is always the right one: a random network learns
     that in seconds."""
     rng, rows, truth = random.Random(0), [], tiny.CURES[0]
     for n in range(count):
         said = truth if n % 2 else rng.choice(tiny.CURES[1:])
-        rows.append(Judged(Item(f"Patient {n} has {rng.choice(tiny.SIGNS)}. Which cure?", said, truth), said == truth))
+        question = f"Patient {n} has {rng.choice(tiny.SIGNS)}. Which cure?"
+        rows.append(Case(str(n), question, said, truth, said == truth, "", "en"))
     return rows
 
 
@@ -58,7 +60,7 @@ def trained(toy: dict[str, str]) -> tuple[AdapterVerifier, Parts]:
     return train(toy, "head", 4)
 
 
-def accuracy(verifier: AdapterVerifier, rows: list[Judged]) -> float:
+def accuracy(verifier: AdapterVerifier, rows: list[Case]) -> float:
     verdicts = verifier.verify([row.item for row in rows])
     return sum(v.correct == row.label for v, row in zip(verdicts, rows, strict=True)) / len(rows)
 
@@ -153,9 +155,9 @@ def test_a_text_that_is_too_long_loses_the_middle_of_its_reply(toy: dict[str, st
 
 
 def test_a_split_keeps_the_replies_to_a_question_together() -> None:
-    rows = [Judged(Item(f"question {n // 2}", "a", "b"), bool(n % 2)) for n in range(400)]
+    rows = [Case(str(n), f"question {n // 2}", "a", "b", bool(n % 2), "", "en") for n in range(400)]
     parts = split(rows)
-    asked = [{row.item.question for row in part} for part in (parts.train, parts.calibration, parts.test)]
+    asked = [{row.question for row in part} for part in (parts.train, parts.calibration, parts.test)]
     assert sum(map(len, asked)) == len(set().union(*asked)), "no question is in two parts"
     assert sum(len(part) for part in (parts.train, parts.calibration, parts.test)) == 400
 

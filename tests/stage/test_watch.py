@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from lite_huatuo import jsonl
 from lite_huatuo import recipe as recipes
-from lite_huatuo.errors import RecordError, WatchStop
+from lite_huatuo.errors import BackendError, RecordError, WatchStop
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
 from lite_huatuo.training import ppo, sft
@@ -84,20 +85,22 @@ def continued(start: RunDir, made: Recipe, folder: Path) -> RunDir:
 
 
 def metrics(run: RunDir) -> list[dict]:
-    return [row for _, row in jsonl.iter_rows(run.stage("ppo") / "metrics.jsonl")]
+    """Return the rows of the updates; row 0 is the SFT policy's evaluation."""
+    path = run.stage("ppo") / "metrics.jsonl"
+    return [row for _, row in jsonl.iter_rows(path) if row["update"]] if path.exists() else []
 
 
 def test_without_the_watch_the_score_rises_by_the_trick_and_with_it_the_run_stops(
     start: RunDir, tricked: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choose, "make", lambda kind: Fooled() if kind == "api" else ExactVerifier())
+    monkeypatch.setattr(choose, "make", lambda section, **_: Fooled() if section["kind"] == "api" else ExactVerifier())
     (tmp_path / "off").mkdir()
     (tmp_path / "on").mkdir()
     second = {"kind": "exact"}
     off = recipe(tricked, watch={"verifier": second, "gap": None})
     off = off.model_copy(update={"verifier": off.verifier.model_copy(update={"kind": "api"})})
     blind = continued(start, off, tmp_path / "off")
-    ppo.train(off, blind)
+    ppo.train(off, blind, accept_verifier=True)
     last = metrics(blind)[-1]
     assert last["score/mean"] >= 0.9, "the trick pays"
     assert last["watch/second_right_share"] <= 0.2, "and no answer is right any more"
@@ -106,7 +109,7 @@ def test_without_the_watch_the_score_rises_by_the_trick_and_with_it_the_run_stop
     on = on.model_copy(update={"verifier": off.verifier})
     watched = continued(start, on, tmp_path / "on")
     with pytest.raises(WatchStop, match="second verifier calls wrong: gap ") as stopped:
-        ppo.train(on, watched)
+        ppo.train(on, watched, accept_verifier=True)
     rows = metrics(watched)
     passed = next(row["update"] for row in metrics(blind) if row["watch/gap"] > 0.4)
     assert len(rows) < 20, "stopped early"
@@ -115,7 +118,7 @@ def test_without_the_watch_the_score_rises_by_the_trick_and_with_it_the_run_stop
     assert named
     good = Path(named[1])
     assert (good / "actor" / "adapter_model.safetensors").is_file()
-    assert all(row["watch/gap"] <= 0.4 for row in rows if row["update"] == int(good.name[-6:]))
+    assert [row["watch/gap"] <= 0.4 for row in rows if row["update"] == int(good.name[-6:])] == [True]
     events = [row for _, row in jsonl.iter_rows(watched.path / "events.jsonl")]
     assert [e["streak"] for e in events if e["event"] == "watch"][-3:] == [1, 2, 3]
 
@@ -129,15 +132,40 @@ def test_a_judge_that_is_often_down_costs_episodes_and_one_that_is_always_down_s
     made = recipes.check(tree, "down")
     (tmp_path / "some").mkdir()
     (tmp_path / "none").mkdir()
-    monkeypatch.setattr(choose, "make", lambda kind: Down(0.9))
+    monkeypatch.setattr(choose, "make", lambda section, **_: Down(0.9))
     run = continued(start, made, tmp_path / "some")
-    ppo.train(made, run)
-    (row,) = metrics(run)
+    ppo.train(made, run, accept_verifier=True)
+    row = metrics(run)[-1]
     assert 1 <= row["score/dropped"] <= 12, "dropped and counted, never scored"
-    monkeypatch.setattr(choose, "make", lambda kind: Down(0.2))
+    monkeypatch.setattr(choose, "make", lambda section, **_: Down(0.2))
     run = continued(start, made, tmp_path / "none")
     with pytest.raises(RecordError, match=r"the verifier judged \d+ of 64 episodes \(HTTP 503\).*--resume"):
-        ppo.train(made, run)
-    monkeypatch.setattr(choose, "make", lambda kind: ExactVerifier())
+        ppo.train(made, run, accept_verifier=True)
+    monkeypatch.setattr(choose, "make", lambda section, **_: ExactVerifier())
     ppo.train(made, run)
     assert run.is_done("ppo"), "resumable once the judge is back"
+
+
+def test_a_verifier_below_the_bar_is_refused_unless_it_is_accepted(
+    start: RunDir, tricked: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = recipe(tricked).model_dump()
+    tree["ppo"].update(total_episodes=64, selection_problems=1)
+    made = recipes.check(tree, "yes")
+
+    class Yes(Fooled):
+        def verify(self, items: Sequence[Item]) -> list[Verdict]:
+            return [Verdict(True) for _ in items]
+
+    monkeypatch.setattr(choose, "make", lambda section, **_: Yes())
+    run = continued(start, made, tmp_path)
+    with pytest.raises(
+        BackendError, match=r"not accepted: on the shipped suite its accuracy is 0\.\d+.*--accept-verifier"
+    ):
+        ppo.train(made, run)
+    assert not metrics(run)
+    ppo.train(made, run, accept_verifier=True)
+    kept = json.loads((run.path / "verifier.json").read_text())
+    assert kept["verifier"] == "fooled"
+    assert "accept_at is 0.9" in kept["below_the_bar"]
+    assert kept["report"]["false_positive_rate"]["value"] == 1.0

@@ -104,12 +104,11 @@ def test_a_sign_warns_at_once_and_counts_updates_in_a_row() -> None:
     bad = {**row(reference__kl_per_token=9.0), "watch/no_form_share": 0.8}
     good = {**row(), "watch/no_form_share": 0.1}
     streaks = []
-    for update, values in enumerate([good, bad, bad, good, bad], start=1):
-        streaks.append([warned.streak for warned in watch.check(values, limits, state, update)])
+    for values in (good, bad, bad, good, bad):
+        streaks.append([warned.streak for warned in watch.check(values, limits, state)])
     assert streaks == [[], [1], [2], [], [1]]
-    assert state.good == 4
 
 
 def test_too_little_entropy_warns_and_the_text_says_so() -> None:
-    (warned,) = watch.check(row(policy__entropy=0.01), {"entropy": 0.05}, WatchState(), 1)
+    (warned,) = watch.check(row(policy__entropy=0.01), {"entropy": 0.05}, WatchState())
     assert warned.text == "the policy has lost its variety: entropy 0.01, less than the limit 0.05"

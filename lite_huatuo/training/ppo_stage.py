@@ -1,0 +1,113 @@
+"""What one PPO run works with: base and adapters, optimisers, verifiers, data, and what a checkpoint remembers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lite_huatuo.models import backends
+from lite_huatuo.models.shared_base import SharedBase
+from lite_huatuo.models.value_head import ValueHead
+from lite_huatuo.recipe import PPO, Recipe
+from lite_huatuo.records import VerifiableProblem
+from lite_huatuo.run_dir import RunDir
+from lite_huatuo.training import inputs, trackers
+from lite_huatuo.training.ppo_update import Coefficients, Learner
+from lite_huatuo.training.progress import Progress
+from lite_huatuo.training.watch import WatchState
+from lite_huatuo.verifier import choose
+from lite_huatuo.verifier.base import Verifier
+
+
+@dataclass
+class State:
+    """What a checkpoint remembers beside tensors: updates done, the best evaluation so far, what the watch has seen."""
+
+    update: int = 0
+    best_update: int = 0
+    best_score: float | None = None
+    watch: WatchState = field(default_factory=WatchState)
+
+
+@dataclass
+class Stage:
+    """Everything one PPO run works with."""
+
+    settings: PPO
+    run: RunDir
+    progress: Progress
+    shared: SharedBase
+    learner: Learner
+    verifier: Verifier
+    second: Verifier | None
+    problems: list[VerifiableProblem]
+    selection: list[VerifiableProblem]
+    heldout: list[VerifiableProblem]
+    too_long: int  # problems left out
+    limits: dict[str, int]
+    least_judged_share: float
+    log: trackers.Log
+    state: State
+
+    @property
+    def updates(self) -> int:
+        """Updates in all."""
+        return count_updates(self.settings)
+
+
+def count_updates(settings: PPO) -> int:
+    """Return the number of updates that `total_episodes` make, at least one."""
+    return max(1, settings.total_episodes // settings.rollout.episodes)
+
+
+def assemble(recipe: Recipe, run: RunDir, progress: Progress, start: Path) -> Stage:
+    """Load data, base and verifiers; actor, critic and reference begin as the SFT adapter in the folder `start`."""
+    data = inputs.read(**recipe.input_arguments())
+    loaded = backends.load(**recipe.base.model_dump(), device_map=recipe.device_map())
+    judges = [section.model_dump() for section in (recipe.verifier, recipe.ppo.watch.verifier) if section is not None]
+    adapters = {"reference": start, "actor": start, "critic": start, **choose.adapters(*judges)}
+    shared = SharedBase.from_adapters(loaded, adapters, ("actor", "critic"))
+    verifier, *second = [choose.make(section, shared=shared) for section in judges]
+    if recipe.ppo.gradient_checkpointing:
+        shared.enable_checkpointing()
+    problems = inputs.askable(data.problems, shared.tokenizer, recipe.data.max_query_length)
+    return Stage(
+        settings=recipe.ppo,
+        run=run,
+        progress=progress,
+        shared=shared,
+        learner=_learner(recipe.ppo, shared),
+        verifier=verifier,
+        second=second[0] if second else None,
+        problems=problems,
+        selection=data.selection,
+        heldout=data.heldout,
+        too_long=len(data.problems) - len(problems),
+        limits=recipe.heldout_arguments(),
+        least_judged_share=recipe.verifier.least_judged_share,
+        log=trackers.Log(recipe.report_to, run.path / "ppo"),
+        state=State(),
+    )
+
+
+def _learner(settings: PPO, shared: SharedBase) -> Learner:
+    """Build value head and optimisers."""
+    critic_rate = settings.critic_learning_rate or settings.learning_rate
+    return Learner(
+        shared,
+        ValueHead(shared.hidden_size).to(shared.device),
+        Coefficients(
+            temperature=settings.rollout.temperature,
+            clip_range=settings.clip_range,
+            value_clip_range=settings.value_clip_range,
+            value_coef=settings.value_coef,
+            entropy_coef=settings.entropy_coef,
+            max_grad_norm=settings.max_grad_norm,
+            microbatch_tokens=settings.microbatch_tokens,
+        ),
+        optimizer=settings.optimizer,
+        learning_rate=settings.learning_rate,
+        critic_learning_rate=critic_rate,
+        value_head_learning_rate=settings.value_head_learning_rate or critic_rate,
+        weight_decay=settings.weight_decay,
+    )
