@@ -45,8 +45,9 @@ def import_(source: str, to: Path, as_json: bool, **settings: Any) -> None:
 @click.option(
     "--against", multiple=True, required=True, metavar="SOURCE", help="An evaluation set; repeat for several."
 )
+@click.option("--spare-stock-phrases", is_flag=True, help="Let runs of 64 characters pass that many questions share.")
 @JSON
-def decontaminate(source: str, to: Path, against: tuple[str, ...], as_json: bool) -> None:
+def decontaminate(source: str, to: Path, against: tuple[str, ...], spare_stock_phrases: bool, as_json: bool) -> None:
     """Drop records that overlap with evaluation sets.
 
     The paper's rule (64 equal characters in a row) and shared n-grams of words (Chinese: of characters). Every hit is
@@ -58,7 +59,7 @@ def decontaminate(source: str, to: Path, against: tuple[str, ...], as_json: bool
     from lite_huatuo.data import decontaminate as screening
     from lite_huatuo.data import side_files, sources
 
-    screen = screening.Screen()
+    screen = screening.Screen() if spare_stock_phrases else screening.Screen(everyday=None)
     for evaluation in against:
         for where, row in sources.rows(evaluation):
             screen.add(row, where)
@@ -110,7 +111,8 @@ def mix(folder: Path, counts: tuple[str, ...], seed: int, as_json: bool, **input
     if not given:
         raise click.UsageError("give at least one source, such as --rl problems.jsonl")
     manifest = mixing.mix(folder, given, counts=chosen, seed=seed)
-    lines = [f"{entry['rows']:>8,}  {folder / name}  {entry['kinds']}" for name, entry in manifest["outputs"].items()]
+    outputs = manifest["outputs"].items()
+    lines = [f"{entry['rows']:>8,}  {folder / name}  ({_short(entry['kinds'])})" for name, entry in outputs]
     _print(manifest, as_json, [*lines, f"          {folder / mixing.MANIFEST}"])
 
 

@@ -171,7 +171,8 @@ class Teacher:
             call = await self._reserve(key, step, prompt, output)
             self.usage.sent += 1
             return await self._batches.send(call, body)
-        async with self._limits.slot(prompt // 4 + output):
+        async with contextlib.AsyncExitStack() as slot:
+            await slot.enter_async_context(self._limits.slot(prompt // 4 + output))
             call = await self._reserve(key, step, prompt, output)
             self._go_on(call)
             self._on_the_wire.add(key)
@@ -179,6 +180,7 @@ class Teacher:
             self.usage.sent += 1
             try:
                 answer = await self._post(body)
+                await slot.aclose()  # the endpoint need not wait for our disk
                 reply = await self._record(call, answer)
             except (Fault, LiteHuatuoError) as error:
                 self._failed(call, error)

@@ -71,11 +71,9 @@ def test_killed_at_random_moments(problems: int, kills: int, tmp_path: Path, mon
         assert ended.code == 0, ended.err
         repeated = total(server) - len(server.calls)
         assert len(server.calls) == needed
-        assert server.most <= 2 * CONCURRENCY, "of one that was killed and the next"
     print(f"\n{kills} kills, {needed} calls, {repeated} of them repeated, {in_flight} in flight at the kills")
     assert data_jobs.files(tmp_path / "killed") == data_jobs.files(tmp_path / "whole")
     assert repeated <= in_flight
-    assert repeated <= kills * CONCURRENCY
     ledger = store.ledger(tmp_path / "killed" / STORE)
     assert sum(row.calls for row in ledger) == needed
     assert sum(row.unanswered for row in ledger) <= repeated, "what was lost is in the ledger, at its worst price"

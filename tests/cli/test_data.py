@@ -1,0 +1,117 @@
+"""The `data` commands that ask no model: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lite_huatuo.data.profile import Usage
+from lite_huatuo.data.store import Reply, Store
+from tests.stage import data_jobs
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def exams(tmp_path: Path) -> Path:
+    """30 exam questions and one whose answer is no option."""
+    rows = data_jobs.questions(30)
+    return data_jobs.write(tmp_path / "raw.jsonl", [*rows, {**rows[0], "id": "bad", "answer_idx": "Z"}])
+
+
+def test_import_tells_its_counts(run: Run, exams: Path, tmp_path: Path) -> None:
+    code, out, _ = run("data", "import", exams, "--to", tmp_path / "exam.jsonl")
+    assert code == 0
+    assert out == "      31  rows\n       0  left out\n      30  kept\n       1  refused\n"
+    (refused,) = data_jobs.rows(tmp_path / "exam.refused.jsonl")
+    assert refused["reason"].startswith("answer is no option")
+    code, out, _ = run("data", "import", exams, "--to", tmp_path / "exam.jsonl", "--json", "--limit", 5)
+    assert json.loads(out) == {"rows": 5, "left_out": 0, "kept": 5, "refused": 0}
+
+
+def test_stats_show_the_funnel(run: Run, exams: Path, tmp_path: Path) -> None:
+    exam, kept = tmp_path / "exam.jsonl", tmp_path / "kept.jsonl"
+    assert run("data", "import", exams, "--to", exam)[0] == 0
+    code, out, err = run("data", "filter", exam, "--to", kept, "--store", tmp_path / "store")  # rules only
+    sides = f"       3  {tmp_path / 'kept.dropped.jsonl'}\n       0  {tmp_path / 'kept.failed.jsonl'}\n"
+    assert (code, out) == (0, f"      27  {kept}\n{sides}       3    dropped: rules: short\n"), err
+    code, out, _ = run("data", "stats", exam, kept)
+    assert code == 0
+    assert f"{exam}: 30 of 31 rows\n       1  refused: answer is no option\n          languages: en 20, zh 10\n" in out
+    assert f"{kept}: 27 of 30 rows\n       3  dropped at rules: short\n" in out
+    first, second = json.loads(run("data", "stats", exam, kept, "--json")[1])
+    assert (first["in"], first["refused"]) == (31, {"answer is no option": 1})
+    assert (second["rows"], second["in"], second["dropped"]) == (27, 30, {"rules": {"short": 3}})
+    code, _, err = run("data", "stats", tmp_path / "none.jsonl")
+    assert (code, err) == (1, f"error: {tmp_path / 'none.jsonl'}: no such file\n")
+
+
+def test_decontaminate_reports_hits(run: Run, tmp_path: Path) -> None:
+    problems = data_jobs.problems(12)
+    data_jobs.write(tmp_path / "in.jsonl", problems)
+    data_jobs.write(tmp_path / "en.jsonl", problems[:1])
+    data_jobs.write(tmp_path / "zh.jsonl", problems[2:3])
+    to = tmp_path / "clean.jsonl"
+    words = ("data", "decontaminate", tmp_path / "in.jsonl", "--to", to, "--against", tmp_path / "en.jsonl")
+    code, out, _ = run(*words, "--against", tmp_path / "zh.jsonl")
+    assert code == 0
+    dropped = data_jobs.rows(tmp_path / "clean.dropped.jsonl")
+    assert {row["id"] for row in dropped} >= {problems[0]["id"], problems[2]["id"]}
+    assert out.startswith("      12  rows\n")
+    assert f"{len(dropped):>8,}  dropped: " in out
+    assert out.endswith(f"{12 - len(dropped):>8,}  {to}\n")
+    assert any(str(tmp_path / "zh.jsonl:1") in row["reason"] for row in dropped), "the hit is named"
+    report = json.loads(run(*words, "--json")[1])
+    assert report["rows"] == report["kept"] + report["dropped"] == 12
+
+
+def test_mix_prints_what_it_drew(run: Run, tmp_path: Path) -> None:
+    source = data_jobs.write(tmp_path / "problems.jsonl", data_jobs.problems(40))
+    folder = tmp_path / "mix"
+    words = ("data", "mix", folder, "--search", source, "--rl", source, "--count", "search=10", "--count", "rl=20")
+    code, out, err = run(*words)
+    assert code == 0, err
+    assert out == (
+        f"      10  {folder / 'search.jsonl'}  (search 10)\n      20  {folder / 'rl.jsonl'}  (rl 20)\n"
+        f"          {folder / 'manifest.json'}\n"
+    )
+    ids = [{row["id"] for row in data_jobs.rows(folder / name)} for name in ("search.jsonl", "rl.jsonl")]
+    assert [len(one) for one in ids] == [10, 20]
+    assert not ids[0] & ids[1]
+    assert json.loads(run(*words, "--json")[1]) == json.loads((folder / "manifest.json").read_text())
+    assert run("data", "mix", folder)[0] == 2
+    assert run("data", "mix", folder, "--rl", source, "--count", "rl:5")[0] == 2
+
+
+def test_ledger_adds_up(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+
+    async def fill() -> None:
+        with Store(path) as store:
+            for number in range(3):
+                call = store.call(f"key {number}", f"step {number % 2}", "model-1", 1.0)
+                store.sent(call)
+                await store.finish(call, Reply("text", "stop", Usage(input=1000, output=50), 0.25))
+
+    asyncio.run(fill())
+    code, out, _ = run("data", "ledger", "--store", path)
+    assert code == 0
+    assert "| step 0 | model-1 | 2 | 0 | 0 | 2,000 | 0 | 100 | 0.5 |\n" in out
+    assert out.endswith("\nin all: 3 calls, $0.7500\n")
+    first: dict[str, Any] = json.loads(run("data", "ledger", "--store", path, "--json")[1])[0]
+    assert (first["step"], first["calls"], first["dollars"]) == ("step 0", 2, 0.5)
+    code, _, err = run("data", "ledger", "--store", tmp_path / "none")
+    assert code == 1
+    assert err.count("\n") == 1
+
+
+def test_help_lists_the_steps_in_order(run: Run) -> None:
+    code, out, _ = run("data", "--help")
+    assert code == 0
+    names = [line.split()[0] for line in out.split("Commands:\n")[1].strip().split("\n")]
+    assert names == ["import", "filter", "reformat", "decontaminate", "search", "merge", "mix", "stats", "ledger"]
