@@ -24,6 +24,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-slow: .venv/demo-model
+	$(INSTALL) -c constraints.txt -e '.[dev,serve]'
 	$(BIN)/python -m pytest -m slow
 
 lint: .venv/ready
