@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import yaml
+from click.testing import CliRunner
 
 from lite_huatuo import recipe as recipes
 from lite_huatuo.cli.main import COMMANDS, cli
@@ -20,7 +21,7 @@ from lite_huatuo.recipe import Recipe
 from lite_huatuo.training.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("README.md", "docs/cli.md", "docs/recipes.md", "docs/metrics.md")
+FILES = ("README.md", "docs/cli.md", "docs/data.md", "docs/recipes.md", "docs/metrics.md")
 BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -68,7 +69,14 @@ def recipe_keys() -> str:
     return "\n".join(parts)
 
 
+def price_table() -> str:
+    """Return what the dry run of a search prints."""
+    words = "data search shipped:problems_en --to t.jsonl --teacher gpt-6-luna --dry-run"
+    return CliRunner().invoke(cli, words.split(), catch_exceptions=False).stdout
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    "price-table": price_table,
     "metrics": metrics,
     "command-help": command_help,
     "commands": commands,
