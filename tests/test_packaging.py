@@ -38,6 +38,10 @@ def test_every_data_file_is_packed() -> None:
 
 def test_constraints_pin_what_is_installed_for_tests() -> None:
     text = setup()["options"]["install_requires"] + setup()["options.extras_require"]["dev"]
-    names = {line.split(">")[0].split("=")[0].split("[")[0].strip() for line in text.split("\n") if line.strip() and "#" not in line}
+    names = {
+        line.split(">")[0].split("=")[0].split("[")[0].strip()
+        for line in text.split("\n")
+        if line.strip() and "#" not in line
+    }
     pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().split("\n") if "==" in line}
     assert names <= pinned, names - pinned

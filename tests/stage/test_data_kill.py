@@ -76,4 +76,5 @@ def test_killed_at_random_moments(problems: int, kills: int, tmp_path: Path, mon
     assert repeated <= in_flight
     ledger = store.ledger(tmp_path / "killed" / STORE)
     assert sum(row.calls for row in ledger) == needed
-    assert sum(row.unanswered for row in ledger) <= repeated, "what was lost is in the ledger, at its worst price"
+    lost = sum(row.unanswered for row in ledger)  # noted before it is sent: some never reached the server
+    assert lost <= kills * int(CONCURRENCY), "what was lost is in the ledger, at its worst price"

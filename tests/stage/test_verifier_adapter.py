@@ -137,7 +137,9 @@ def test_a_run_judged_by_its_own_base(
     recipe = recipes.check(tree, "judged")
     run = RunDir.create(tmp_path / "run", recipe.model_dump())
     sft.train(recipe, run)
-    ppo.train(recipe, run)
+    with pytest.raises(BackendError, match="--accept-verifier"):
+        ppo.train(recipe, run)  # a judge that knows the toy only
+    ppo.train(recipe, run, accept_verifier=True)
     assert set(heldout.read_report(run.path / "eval")) == {"base", "sft", "ppo"}
     assert {path.name for path in run.stage("ppo").joinpath("final").iterdir()} == {
         "actor", "critic", "reference", "value_head.safetensors",

@@ -189,7 +189,10 @@ def test_too_many_failures_stop_and_are_asked_again(tmp_path: Path) -> None:
         return {"": [{"id": thing.id}]}
 
     mended = False
-    with pytest.raises(APIError, match=r"^20 of 77 records failed, mostly step: too hard \(20\); the last: too hard: really; see .*--max-failures"):
+    with pytest.raises(
+        APIError,
+        match=r"^20 of 77 records failed, mostly step: too hard \(20\); the last: too hard: really; .*--max-failures",
+    ):
         do(tmp_path, things(4000), broken, max_failures=0.1)
     assert len(asked) < 400, "stopped soon"
     assert (tmp_path / ".out.failed.jsonl.part").read_text().count("too hard") == 20
