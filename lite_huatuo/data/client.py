@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 CALLS_PER_CLIENT = 64  # the httpx pool looks at each of its connections at every call: several small ones are cheaper
 LONGEST_WAIT = 3600.0  # seconds that a Retry-After may ask for
+NOBODY_THERE = 3  # tries to connect, before any call was answered, that tell a wrong address from a short outage
 REPEATABLE = {408, 409, 425, 429}  # and 5xx
 REQUEST_AT_FAULT = {400, 413, 422}
 PROFILE_AT_FAULT = {"unsupported_parameter", "unsupported_value", "unknown_parameter"}
@@ -153,6 +154,9 @@ class Teacher:
                 self.usage.failed += 1
                 if fault.refused:
                     self._limits.refused(fault.retry_after)
+                if fault.unreachable and not self.usage.answered and failures >= NOBODY_THERE:
+                    hint = "nobody answers there; start the server, or correct base_url"
+                    raise self._stop(f"{fault.reason}: {hint}") from None
                 if failures >= self.retries.tries:
                     raise ReplyError(f"{step}: {failures} tries failed; the last: {fault.reason}") from None
                 # The lines that failed in a batch job gather at once for the next one.
@@ -237,7 +241,7 @@ class Teacher:
             causes.append(causes[-1].__cause__)
         names = [type(cause).__name__ for cause in causes]
         if any(name == "ConnectError" or name.startswith("ClientConnector") for name in names):
-            return Fault(f"no connection to {self.profile.base_url} ({names[-1]})")
+            return Fault(f"no connection to {self.profile.base_url} ({names[-1]})", unreachable=True)
         if any(isinstance(cause, (TimeoutError, asyncio.TimeoutError)) for cause in causes):
             return Fault(f"no answer within {self.profile.timeout:g} seconds", billed=True)
         return Fault(f"the connection to {self.profile.base_url} broke ({names[-1]})", billed=True)

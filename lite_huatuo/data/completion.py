@@ -25,11 +25,13 @@ UNUSABLE = {
 
 @dataclass(eq=False)
 class Fault(Exception):
-    """A try that failed and may be repeated. `billed`: it may have cost money; `refused`: it was a 429."""
+    """A try that failed and may be repeated. `billed`: it may have cost money; `refused`: it was a 429;
+    `unreachable`: nobody took the connection."""
 
     reason: str
     billed: bool = False
     refused: bool = False
+    unreachable: bool = False
     retry_after: float | None = None  # seconds
 
 

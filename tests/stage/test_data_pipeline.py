@@ -261,7 +261,7 @@ def test_merged_shards_equal_one_run(inputs: Path, whole: Path) -> None:
         ("one", ["--to", "out.txt"], 1, r"out.txt: an output's name ends in .jsonl"),
         ("one", ["--concurrency", "0"], 2, r"Invalid value for '--concurrency'"),
         ("one", ["--verifier", "nobody"], 1, r"nobody: no such model profile or file"),
-        ("unreachable", [], 1, r"1 of 1 records failed, .*no connection to http://127.0.0.1:9/v1"),
+        ("unreachable", [], 1, r"no connection to http://127.0.0.1:9/v1 .*: nobody answers there"),
         ("unknown model", [], 1, r"HTTP 404 .*no such model or address; check model \(scripted-1\) and base_url"),
         ("wrong key", [], 1, r"HTTP 401 .*set the environment variable TEACHER_KEY"),
         ("existing", [], 1, r"out.jsonl: already exists; give another name, or --overwrite"),
