@@ -108,7 +108,7 @@ def main(check: bool) -> int:
 
 def _helps() -> list[tuple[str, str]]:
     found = []
-    context = click.Context(cli, info_name="lite-huatuo")
+    context = click.Context(cli, info_name="lite-huatuo", **cli.context_settings)
     for name in COMMANDS:
         command = cli.get_command(context, name)
         assert command is not None
