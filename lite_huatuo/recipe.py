@@ -6,17 +6,14 @@ comment admits a departure.
 
 from __future__ import annotations
 
-import difflib
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from lite_huatuo import schema
-from lite_huatuo.errors import RecipeError
 from lite_huatuo.schema import Section
 
+FOLDER = "lite_huatuo.recipes"  # the package of the shipped ones
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -266,22 +263,12 @@ class Recipe(Section):
 
 def names() -> list[str]:
     """Return the names of the shipped recipes."""
-    return sorted(entry.name[:-5] for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
+    return schema.names(FOLDER)
 
 
 def text(name_or_path: str) -> tuple[str, str]:
     """Return (where, YAML text) of a shipped recipe or a file."""
-    if name_or_path in names():
-        return f"recipes/{name_or_path}.yaml", (_folder() / f"{name_or_path}.yaml").read_text(encoding="utf-8")
-    path = Path(name_or_path)
-    if path.is_file():
-        try:
-            return str(path), path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: cannot be read ({error})") from None
-    near = difflib.get_close_matches(name_or_path, names(), n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}; or give the path of a YAML file"
-    raise RecipeError(f"{name_or_path}: no such recipe or file; {hint}")
+    return schema.text(name_or_path, FOLDER, "recipe")
 
 
 def load(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:
@@ -293,8 +280,3 @@ def load(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:
 def check(tree: dict[str, Any], where: str) -> Recipe:
     """Return the typed recipe, or raise one RecipeError that tells every problem with its dotted path."""
     return schema.check(Recipe, tree, where)
-
-
-def _folder() -> Any:
-    """Return the folder of shipped recipes."""
-    return resources.files("lite_huatuo.recipes")

@@ -7,6 +7,8 @@ import contextlib
 import difflib
 import types
 import typing
+from importlib import resources
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
@@ -22,6 +24,31 @@ class Section(BaseModel):
 
 
 Model = TypeVar("Model", bound=Section)
+
+
+def names(package: str) -> list[str]:
+    """Return the names of the YAML files that a package ships."""
+    return sorted(entry.name[:-5] for entry in resources.files(package).iterdir() if entry.name.endswith(".yaml"))
+
+
+def text(name_or_path: str, package: str, what: str) -> tuple[str, str]:
+    """Return (where, YAML text) of a file that `package` ships, by its name, or of one of the user's, by its path.
+
+    `where` is what errors call it; `what` is the kind of thing ("recipe"). RecipeError suggests the nearest name.
+    """
+    known = names(package)
+    if name_or_path in known:
+        shipped = resources.files(package) / f"{name_or_path}.yaml"
+        return f"{package.rpartition('.')[2]}/{name_or_path}.yaml", shipped.read_text(encoding="utf-8")
+    path = Path(name_or_path)
+    if path.is_file():
+        try:
+            return str(path), path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: cannot be read ({error})") from None
+    near = difflib.get_close_matches(name_or_path, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}; or give the path of a YAML file"
+    raise RecipeError(f"{name_or_path}: no such {what} or file; {hint}")
 
 
 def read(source: str, where: str, overrides: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import datetime
-import difflib
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from lite_huatuo import schema
-from lite_huatuo.errors import RecipeError
 from lite_huatuo.schema import Section
 
 Dollars = Annotated[float, Field(ge=0)]
 PerMinute = Annotated[int, Field(ge=1)]
 
+FOLDER = "lite_huatuo.data.profiles"  # the package of the shipped ones
 WARN_DAYS = 60  # before a model retires
 
 
@@ -119,30 +116,10 @@ class Profile(Section):
 
 def names() -> list[str]:
     """Return the names of the shipped profiles."""
-    return sorted(entry.name[:-5] for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
+    return schema.names(FOLDER)
 
 
 def load(name_or_path: str, overrides: tuple[str, ...] = ()) -> Profile:
     """Load a profile by shipped name or path, with `key=value` overrides, and check it whole; RecipeError tells all."""
-    where, source = _text(name_or_path)
+    where, source = schema.text(name_or_path, FOLDER, "model profile")
     return schema.check(Profile, schema.read(source, where, overrides), where)
-
-
-def _text(name_or_path: str) -> tuple[str, str]:
-    """Return (where, YAML text) of a shipped profile or a file."""
-    if name_or_path in names():
-        return f"profiles/{name_or_path}.yaml", (_folder() / f"{name_or_path}.yaml").read_text(encoding="utf-8")
-    path = Path(name_or_path)
-    if path.is_file():
-        try:
-            return str(path), path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: cannot be read ({error})") from None
-    near = difflib.get_close_matches(name_or_path, names(), n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names())}; or give the path of a YAML file"
-    raise RecipeError(f"{name_or_path}: no such model profile or file; {hint}")
-
-
-def _folder() -> Any:
-    """Return the folder of shipped profiles."""
-    return resources.files("lite_huatuo.data.profiles")

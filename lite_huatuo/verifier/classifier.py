@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from lite_huatuo.errors import BackendError
+from lite_huatuo.training.logprobs import microbatches
 from lite_huatuo.verifier.base import Item, Verdict
 
 FIELDS = ("question", "response", "ground_truth")
@@ -53,7 +54,7 @@ class ClassifierVerifier:
                 reason = f"a text of {len(tokens)} tokens; the classifier reads {self.longest}"
                 verdicts[place] = Verdict(None, failure=reason)
         fitting = [place for place, verdict in enumerate(verdicts) if verdict is None]
-        for group in batches([len(ids[place]) for place in fitting], self.batch_tokens):
+        for group in microbatches([len(ids[place]) for place in fitting], budget=self.batch_tokens):
             places = [fitting[index] for index in group]
             for place, probability in zip(places, self._probabilities([ids[p] for p in places]), strict=True):
                 verdicts[place] = self._verdict(probability)
@@ -90,18 +91,6 @@ def fill(template: str, item: Item) -> str:
     """Return the template with an item's texts put in literally: braces in a text are only braces."""
     values = {"question": item.question, "response": item.final_response, "ground_truth": item.ground_truth}
     return _FIELD.sub(lambda match: values[match[1]], template)
-
-
-def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Yield places of texts, longest first, in groups of at most `budget` tokens when padded (one text always fits)."""
-    group: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        if group and lengths[group[0]] * (len(group) + 1) > budget:
-            yield group
-            group = []
-        group.append(place)
-    if group:
-        yield group
 
 
 def _load(name: str, revision: str | None, quantization: str) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from lite_huatuo.errors import BackendError
 from lite_huatuo.verifier.base import Item, Verifier
-from lite_huatuo.verifier.classifier import ClassifierVerifier, batches, fill
+from lite_huatuo.verifier.classifier import ClassifierVerifier, fill
 from tests import tiny
 
 TEMPLATE = "Response: {response}\nTruth: {ground_truth}\nRight?"
@@ -105,14 +105,6 @@ def test_texts_are_filled_in_literally() -> None:
     item = Item("{response}", "{ground_truth} {0} {{question}} \\1", "{question}")
     filled = fill("{question}|{response}|{ground_truth}|{other}|{}", item)
     assert filled == "{response}|{ground_truth} {0} {{question}} \\1|{question}|{other}|{}"
-
-
-def test_batches_keep_the_budget_and_lose_nothing() -> None:
-    lengths = [3, 50, 7, 7, 120, 1, 30]
-    groups = list(batches(lengths, 100))
-    assert sorted(place for group in groups for place in group) == list(range(7))
-    assert all(len(group) == 1 or max(lengths[p] for p in group) * len(group) <= 100 for group in groups)
-    assert len(groups) < 7
 
 
 def test_what_cannot_be_used_is_told(tmp_path: Path, model: Path) -> None:
