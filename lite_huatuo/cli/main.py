@@ -15,7 +15,7 @@ COMMANDS = {
     "doctor": ("doctor", "Tell what this machine can train and what is missing."),
     "recipes": ("recipes", "List, show, check and copy recipes."),
     "data": ("data", "Turn exam questions into problems and verified chains of thought."),
-    "verifier": ("verifier", "Check judges of final responses, and make data to train one."),
+    "verifier": ("verifier", "Check judges of final responses; make data for one and train it."),
     "train": ("train", "Train a student: SFT, then PPO."),
     "chat": ("chat", "Talk to a trained student."),
     "export": ("export", "Merge a run's adapter into a model anyone can load."),
