@@ -260,16 +260,18 @@ async def _run(job: Job, paths: dict[str, Path]) -> Any:
     try:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(runner.stopped_by_signals(stop))
-            asks = []
             store = stack.enter_context(Store(settings.store))
-            for model in models:
+            asks: dict[str, Ask] = {}  # by profile: roles that share one share its limits too
+            profiles = [model.model_dump_json() for model in models]
+            for key, model in dict(zip(profiles, models, strict=True)).items():
                 teacher = Teacher(model, store, budget=settings.budget, batch=settings.batch)
-                asks.append((await stack.enter_async_context(teacher)).ask)
+                asks[key] = (await stack.enter_async_context(teacher)).ask
             if settings.overwrite:
                 runner.forget(paths)
             advance = stack.enter_context(_shown(job.name, total))
+            work = job.make([asks[key] for key in profiles], [])
             return await runner.run(
-                _chosen(job), job.make(asks, []), paths, fingerprint=fingerprint, concurrency=at_one_time,
+                _chosen(job), work, paths, fingerprint=fingerprint, concurrency=at_one_time,
                 max_failures=settings.max_failures, stop=stop, advance=advance,
             )  # fmt: skip
     except (APIError, asyncio.CancelledError) as error:

@@ -26,7 +26,7 @@ ROWS = 10
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base URL of a server that answers with the demo's base model."""
     base = load("demo").base
     folder = gguf.resolve(base.model, base.fallback)
@@ -35,21 +35,27 @@ def server() -> Iterator[str]:
         port = free.getsockname()[1]
     words = ["serve", folder, "--device", "cpu", "--dtype", "float32", "--port", str(port)]
     program = str(Path(sys.executable).with_name("transformers"))
-    process = subprocess.Popen(
-        [program, *words], env={**os.environ, "HF_HUB_OFFLINE": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    told = tmp_path_factory.mktemp("server") / "log.txt"
+    with told.open("w") as log:
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        process = subprocess.Popen([program, *words], env=environment, stdout=log, stderr=log)
     try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=1)
-                break
-            except OSError:
-                assert process.poll() is None, process.stderr.read().decode()[-2000:]  # type: ignore[union-attr]
-                time.sleep(0.5)
+        until = time.monotonic() + 120
+        while not answers(f"http://127.0.0.1:{port}/health"):
+            assert process.poll() is None and time.monotonic() < until, told.read_text()[-2000:]  # noqa: PT018
+            time.sleep(0.5)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.kill()
         process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 def count(path: Path) -> int:
