@@ -254,7 +254,7 @@ async def _run(job: Job, paths: dict[str, Path]) -> Any:
     shaping = [[role, model.model_dump(include=SHAPING)] for role, model in job.models]
     same = {**job.fixed, "models": shaping, "shard": settings.shard, "limit": settings.limit}
     fingerprint = pipeline.fingerprint(job.name, settings.source, **same)
-    total = sum(1 for _ in _chosen(job))
+    total = sum(1 for _ in chosen(job))
     gc.freeze()  # what is loaded stays: searching it for garbage at every thousandth object takes a tenth of the time
     gc.set_threshold(50_000, 20, 20)
     try:
@@ -271,7 +271,7 @@ async def _run(job: Job, paths: dict[str, Path]) -> Any:
             advance = stack.enter_context(_shown(job.name, total))
             work = job.make([asks[key] for key in profiles], [])
             return await runner.run(
-                _chosen(job), work, paths, fingerprint=fingerprint, concurrency=at_one_time,
+                chosen(job), work, paths, fingerprint=fingerprint, concurrency=at_one_time,
                 max_failures=settings.max_failures, stop=stop, advance=advance,
             )  # fmt: skip
     except (APIError, asyncio.CancelledError) as error:
@@ -304,7 +304,7 @@ def _shown(name: str, total: int) -> Iterator[Callable[[int, Any], None]]:
         yield advance
 
 
-def _chosen(job: Job) -> Iterable[Any]:
+def chosen(job: Job) -> Iterable[Any]:
     """Return the job's records: its shard of them, and no more than asked for."""
     from lite_huatuo.data import shards
 

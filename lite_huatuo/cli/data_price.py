@@ -14,12 +14,12 @@ def table(job: Job, sample: int, right: float) -> str:
     """Return what the job will cost as a table, rehearsed on a sample, with what was assumed."""
     import asyncio
 
-    from lite_huatuo.cli.data_models import _chosen
+    from lite_huatuo.cli.data_models import chosen
     from lite_huatuo.planning import cost
 
     assumed = cost.Assumed(right=right)
     models = [cost.Rehearsal(model, assumed) for _, model in job.models]
-    records, total = cost.spread(lambda: _chosen(job), sample)
+    records, total = cost.spread(lambda: chosen(job), sample)
     work = job.make([model.ask for model in models], [model.unpaid for model in models])
     failed = asyncio.run(cost.rehearse(records, work, models))
     rows, sums = [], cost.Line()

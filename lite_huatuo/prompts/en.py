@@ -11,6 +11,16 @@ Write in the language of the question. Reply with one JSON object and nothing el
 "action" is "think" for a step that moves on and "verify" for a step that tests what was thought. "conclusion" is one
 sentence that states the final answer: one answer, named exactly, without "or" and without hedging."""
 
+_SO_FAR = """You are an experienced physician thinking a question through. The last conclusion below is wrong.
+
+<question>
+${question}
+</question>
+<thinking>
+${thoughts}
+</thinking>
+"""
+
 _ON_YOUR_OWN = """
 - Your only grounds are medical facts and the question. Write as someone who sees the mistake on their own: never say
   that you were told, that the answer was judged, or that somebody wants another one."""
@@ -147,15 +157,8 @@ Go back to the point where the thinking above ends, and take another way from th
     + _ON_YOUR_OWN
     + "\n"
     + _STEPS_FORM,
-    "exploring": """You are an experienced physician thinking a question through. The last conclusion below is wrong.
-
-<question>
-${question}
-</question>
-<thinking>
-${thoughts}
-</thinking>
-
+    "exploring": _SO_FAR
+    + """
 Explore a new path: an approach that has not been tried above.
 - Look at the question afresh: another organ system, mechanism, time course, kind of cause, or another reading of what
   is asked. Name explanations or choices that have not come up and test them against the findings.
@@ -164,15 +167,8 @@ Explore a new path: an approach that has not been tried above.
     + _ON_YOUR_OWN
     + "\n"
     + _STEPS_FORM,
-    "verification": """You are an experienced physician thinking a question through. The last conclusion below is wrong.
-
-<question>
-${question}
-</question>
-<thinking>
-${thoughts}
-</thinking>
-
+    "verification": _SO_FAR
+    + """
 Verify the thinking step by step.
 - Take each claim in turn: is the medical fact right, does it follow, does it fit this case? Recompute every number.
 - Say which claims hold and which one fails first, and why. Ask as well whether a finding was overlooked.
@@ -180,15 +176,8 @@ Verify the thinking step by step.
     + _ON_YOUR_OWN
     + "\n"
     + _STEPS_FORM,
-    "correction": """You are an experienced physician thinking a question through. The last conclusion below is wrong.
-
-<question>
-${question}
-</question>
-<thinking>
-${thoughts}
-</thinking>
-
+    "correction": _SO_FAR
+    + """
 Correct the thinking.
 - Find the error that matters most: a wrong fact, a finding read wrongly, a jump, a question misread.
 - Put the right fact or reading in its place and say why it is right.
@@ -198,15 +187,8 @@ Correct the thinking.
     + _ON_YOUR_OWN
     + "\n"
     + _STEPS_FORM,
-    "label_guided": """You are an experienced physician thinking a question through. The last conclusion below is wrong.
-
-<question>
-${question}
-</question>
-<thinking>
-${thoughts}
-</thinking>
-
+    "label_guided": _SO_FAR
+    + """
 The right answer is known to you alone:
 <ground_truth>
 ${ground_truth}

@@ -8,6 +8,16 @@ _STEPS_FORM = """
 “action”为“think”表示向前推理，为“verify”表示检验前面的想法。
 “conclusion”用一句话写出最终答案：只有一个，名称准确，不含“或”，不模棱两可。"""
 
+_SO_FAR = """你是一位经验丰富的医生，正在思考一个问题。下面最后得出的结论是错的。
+
+<question>
+${question}
+</question>
+<thinking>
+${thoughts}
+</thinking>
+"""
+
 _ON_YOUR_OWN = """
 - 依据只能是医学事实和题目本身。要写得像自己发现了问题：
   绝不能说是别人告知的、答案被判定过，或者有人要求换一个答案。"""
@@ -138,15 +148,8 @@ ${wrong}
     + _ON_YOUR_OWN
     + "\n"
     + _STEPS_FORM,
-    "exploring": """你是一位经验丰富的医生，正在思考一个问题。下面最后得出的结论是错的。
-
-<question>
-${question}
-</question>
-<thinking>
-${thoughts}
-</thinking>
-
+    "exploring": _SO_FAR
+    + """
 请探索一条新的思路，也就是上面还没有试过的角度。
 - 重新审题：换一个系统、一种机制、一种病程、一类病因，或者换一种理解问法的方式。
   提出还没有出现过的解释或选择，并用已知信息逐一检验。
@@ -155,15 +158,8 @@ ${thoughts}
     + _ON_YOUR_OWN
     + "\n"
     + _STEPS_FORM,
-    "verification": """你是一位经验丰富的医生，正在思考一个问题。下面最后得出的结论是错的。
-
-<question>
-${question}
-</question>
-<thinking>
-${thoughts}
-</thinking>
-
+    "verification": _SO_FAR
+    + """
 请逐步核查上面的思考。
 - 一条一条地看：这条医学知识对不对，推理是否成立，是否符合本例？凡是数值都重新计算。
 - 说明哪些成立，最先出错的是哪一条，为什么；再看看有没有遗漏的信息。
@@ -171,15 +167,8 @@ ${thoughts}
     + _ON_YOUR_OWN
     + "\n"
     + _STEPS_FORM,
-    "correction": """你是一位经验丰富的医生，正在思考一个问题。下面最后得出的结论是错的。
-
-<question>
-${question}
-</question>
-<thinking>
-${thoughts}
-</thinking>
-
+    "correction": _SO_FAR
+    + """
 请纠正上面的思考。
 - 找出影响最大的错误：知识错误、误读表现、推理跳跃，或者看错了问题。
 - 换上正确的事实或理解，并说明为什么正确。
@@ -188,15 +177,8 @@ ${thoughts}
     + _ON_YOUR_OWN
     + "\n"
     + _STEPS_FORM,
-    "label_guided": """你是一位经验丰富的医生，正在思考一个问题。下面最后得出的结论是错的。
-
-<question>
-${question}
-</question>
-<thinking>
-${thoughts}
-</thinking>
-
+    "label_guided": _SO_FAR
+    + """
 正确答案只有你一个人知道：
 <ground_truth>
 ${ground_truth}

@@ -139,7 +139,8 @@ def test_kill_9_costs_only_the_calls_under_way(tmp_path: Path) -> None:
     assert row.calls == 60
     under_way = 2 * 8 * kills  # eight on the wire, and as many whose reply was not on the disk yet
     assert sent - 60 <= under_way
-    assert 0 < row.unanswered <= under_way  # what was lost is known, and counts at its worst case
+    assert 0 < row.unanswered <= under_way  # what was lost is known, and counts at its worst case,
+    assert sent - 60 - row.unanswered <= 8 * kills  # but for what was sent in the last milliseconds
     assert row.dollars >= row.unanswered * 50 * 0.001
 
 
