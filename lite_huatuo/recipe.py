@@ -134,7 +134,17 @@ class Rollout(Section):
     temperature: Positive = 0.5  # published code
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_reply_length: Count = 1300  # tokens; published code
-    batch_size: Count = 16  # sequences generated at once
+    batch_size: Count = 16  # sequences generated at once; one that ends makes room for the next
+    engine: Literal["auto", "vllm"] = "auto"  # who writes: the base itself, or vLLM on the same card
+    logprobs: Literal["auto", "sampled", "recomputed"] = "auto"  # sampled saves a pass; auto: in float32
+    weight_cap: Positive = 2.0  # of importance weights, where the sampler's log-probabilities differ from the actor's
+
+
+class Critic(Section):
+    """What the critic's adapter is made of."""
+
+    trunk: Literal["own", "reference"] = "own"  # reference: its lower layers are the reference's, run once a rollout
+    layers: Count = 8  # reference: the layers on top that are the critic's own
 
 
 class Watch(Section):
@@ -158,9 +168,10 @@ class PPO(Section):
     start_from: str = "final"  # the SFT adapter to start from: final, or early/step-000010
     total_episodes: Count = 20_000  # published code
     rollout: Rollout = Field(default_factory=Rollout)
+    critic: Critic = Field(default_factory=Critic)
     epochs: Count = 3  # paper
     minibatches: Count = 1  # optimizer steps per epoch; published code
-    microbatch_tokens: Count = 4096  # tokens (padded) per forward pass
+    microbatch_tokens: Count = 4096  # tokens per forward pass; on unsloth with their padding
     learning_rate: Positive = 5e-6  # departure: ten times the published full-parameter 5e-7, as LoRA wants
     critic_learning_rate: Positive | None = None  # None: `learning_rate`
     value_head_learning_rate: Positive | None = None  # None: the critic's
@@ -239,8 +250,10 @@ class Recipe(Section):
 
     def heldout_arguments(self) -> dict[str, int]:
         """Return the limits of training.heldout.evaluate."""
-        return {"max_reply_length": self.eval.max_reply_length or self.ppo.rollout.max_reply_length,
-                "batch_size": self.eval.batch_size}
+        return {
+            "max_reply_length": self.eval.max_reply_length or self.ppo.rollout.max_reply_length,
+            "batch_size": self.eval.batch_size,
+        }
 
     def device_map(self) -> str | None:
         """Return "auto" (layers spread over this process's GPUs) for the pipeline strategy, else None (one device)."""
@@ -250,14 +263,20 @@ class Recipe(Section):
     def _lengths_fit(self) -> Recipe:
         reply, query, total = self.ppo.rollout.max_reply_length, self.data.max_query_length, self.base.max_length
         if query + reply > total:
-            raise ValueError(f"base.max_length: {total} is less than data.max_query_length {query} + "
-                             f"ppo.rollout.max_reply_length {reply}; raise it to {query + reply}")
+            raise ValueError(
+                f"base.max_length: {total} is less than data.max_query_length {query} + "
+                f"ppo.rollout.max_reply_length {reply}; raise it to {query + reply}"
+            )
         if self.ppo.rollout.episodes % self.ppo.minibatches:
-            raise ValueError(f"ppo.minibatches: {self.ppo.minibatches} does not divide ppo.rollout.episodes "
-                             f"{self.ppo.rollout.episodes}")
+            raise ValueError(
+                f"ppo.minibatches: {self.ppo.minibatches} does not divide ppo.rollout.episodes "
+                f"{self.ppo.rollout.episodes}"
+            )
         if self.sft.save_every % self.sft.log_every:
-            raise ValueError(f"sft.save_every: {self.sft.save_every} must be a multiple of sft.log_every "
-                             f"{self.sft.log_every}, so that a resumed run logs the same lines")
+            raise ValueError(
+                f"sft.save_every: {self.sft.save_every} must be a multiple of sft.log_every "
+                f"{self.sft.log_every}, so that a resumed run logs the same lines"
+            )
         return self
 
 

@@ -20,13 +20,17 @@ REENTRANT = {"plain": False, "unsloth": True}  # the gradient checkpointing each
 
 @dataclass(frozen=True)
 class LoadedBase:
-    """A frozen base model with its tokenizer; `folder` is what `from_pretrained` was given (folder or Hub id)."""
+    """A frozen base model with its tokenizer; `folder` is what `from_pretrained` was given (folder or Hub id).
+
+    `packs`: rows can go through it end to end, without padding (models.packing).
+    """
 
     model: Any
     tokenizer: StudentTokenizer
     backend: str
     folder: str
     revision: str | None
+    packs: bool
 
 
 def choose(backend: str) -> str:
@@ -96,7 +100,10 @@ def load(
     if keep_dequantised:
         _keep_dequantised(network)
     network.config.pad_token_id = network.generation_config.pad_token_id = tokenizer.pad_id
-    return LoadedBase(network, tokenizer, chosen, folder, revision)
+    from lite_huatuo.models import packing  # imports transformers, which unsloth must come before
+
+    packs = chosen == "plain" and packing.enable(network)
+    return LoadedBase(network, tokenizer, chosen, folder, revision, packs)
 
 
 def _keep_differentiable(network: Any) -> None:

@@ -1,7 +1,7 @@
 """One frozen base, several adapters, and the only place where the active adapter is switched.
 
     with shared.using("actor"):
-        hidden = shared.hidden(input_ids, attention_mask)
+        states = shared.states(rows)
         ...
         loss.backward()          # inside: outside, gradients would be wrong without a word
 
@@ -12,7 +12,7 @@ We set the private names it sets, on the layers captured at creation; setup.cfg 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lite_huatuo.errors import BackendError, CheckpointError
 from lite_huatuo.models.backends import REENTRANT, LoadedBase
+from lite_huatuo.models.slots import Slots
 
 BASE = "base"  # the name under which `using` switches all adapters off
 
@@ -34,6 +35,7 @@ class SharedBase:
         self.peft = model
         self.tokenizer = loaded.tokenizer
         self.backend = loaded.backend
+        self.packs = loaded.packs
         causal: Any = model.base_model.model
         self.causal = causal
         self.body = getattr(causal, causal.base_model_prefix)
@@ -41,6 +43,8 @@ class SharedBase:
         self.device = self.body.get_input_embeddings().weight.device
         self.hidden_size: int = causal.config.get_text_config().hidden_size
         self.active = BASE
+        # float32 rounds alike, near enough, whether tokens come one at a time or all at once
+        self.exact = self.packs and self.body.get_input_embeddings().weight.dtype == torch.float32
         self._layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
         self._parameters = {name: _capture(model, name) for name in model.peft_config}
         for name, parameters in self._parameters.items():
@@ -116,20 +120,90 @@ class SharedBase:
         """Make one adapter active for good: for a process that only ever uses one, such as chat."""
         self._switch(name)
 
-    def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return the body's last hidden states (B, T, H) under the active adapter; lm_head is not run.
+    def states(self, rows: Sequence[Sequence[int]], slots: Slots | None = None) -> Tensor:
+        """Return the body's last hidden states (S, H) of the S tokens of some rows of token ids, end to end.
 
-        input_ids and attention_mask are (B, T), padded on the right.
+        The active adapter works; lm_head is not run. Only real tokens go through the network where the base `packs`,
+        else rows are padded and the padding is left out of what is returned. `slots` keeps keys and values for
+        `next_states`; it needs a base that packs.
         """
-        hidden = self.body(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        lengths = [len(row) for row in rows]
+        if self.packs:
+            ids, positions = self._packed(rows)
+            output = self.body(
+                input_ids=ids,
+                position_ids=positions,
+                packed_lengths=lengths,
+                past_key_values=slots,
+                use_cache=slots is not None,
+            )
+            hidden = output.last_hidden_state[0]
+        else:
+            assert slots is None, "a cache of slots needs packed rows"
+            ids, mask = self._padded(rows)
+            hidden = self.body(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[mask.bool()]
+        return self._watched(hidden)
+
+    def next_states(self, ids: Tensor, slots: Slots) -> Tensor:
+        """Return the last hidden states (n, H) of one more token (n, 1) for every active row of the slots."""
+        positions, mask = slots.step(self.device)
+        output = self.body(
+            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=slots, use_cache=True
+        )
+        return output.last_hidden_state[:, 0]
+
+    def states_and_trunk(self, rows: Sequence[Sequence[int]], layers: int) -> tuple[Tensor, Tensor]:
+        """Return `states`, and what goes into the top `layers` layers, both (S, H)."""
+        seen: list[Tensor] = []
+        hook = self.body.layers[-layers].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        try:
+            states = self.states(rows)
+        finally:
+            hook.remove()
+        return states, seen[0][0]
+
+    def states_from_trunk(self, trunk: Tensor, rows: Sequence[Sequence[int]], layers: int) -> Tensor:
+        """Return the last hidden states (S, H) from what goes into the top `layers` layers (S, H)."""
+        _, positions = self._packed(rows)
+        hidden = trunk[None]
+        embedded = self.body.rotary_emb(hidden, position_ids=positions)
+        for layer in self.body.layers[-layers:]:
+            hidden = layer(
+                hidden,
+                attention_mask=None,
+                position_ids=positions,
+                position_embeddings=embedded,
+                packed_lengths=[len(row) for row in rows],
+            )
+        return self._watched(self.body.norm(hidden)[0])
+
+    def _packed(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Return token ids and position ids (1, S) of rows end to end."""
+        ids = torch.tensor([[token for row in rows for token in row]], device=self.device)
+        positions = torch.cat([torch.arange(len(row), device=self.device) for row in rows])
+        return ids, positions[None]
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Return token ids and attention mask (M, T) of rows padded on the right."""
+        width, pad = max(len(row) for row in rows), self.tokenizer.pad_id
+        ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=self.device)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.device)
+        return ids, mask
+
+    def _watched(self, hidden: Tensor) -> Tensor:
+        """Refuse a backward under another adapter than the one that was active in forward."""
         if hidden.requires_grad:
             adapter = self.active
             hidden.register_hook(lambda gradient: self._check_backward(adapter, gradient))
         return hidden
 
-    def parameters(self, name: str) -> dict[str, torch.nn.Parameter]:
-        """Return the adapter's parameters by their name in the network."""
-        return self._parameters[name]
+    def parameters(self, name: str, *, top: int | None = None) -> dict[str, torch.nn.Parameter]:
+        """Return the adapter's parameters by their name in the network: all, or those of the `top` highest layers."""
+        if top is None:
+            return self._parameters[name]
+        first = len(self.body.layers) - top
+        layers = {f".layers.{layer}." for layer in range(first, len(self.body.layers))}
+        return {key: p for key, p in self._parameters[name].items() if any(layer in key for layer in layers)}
 
     def enable_checkpointing(self) -> None:
         """Recompute activations in backward; takes effect inside `using(..., learn=True)`."""
@@ -175,9 +249,10 @@ class SharedBase:
     @torch.no_grad()
     def _check_head(self) -> None:
         """Refuse networks whose logits are more than lm_head(hidden): scaled or capped ones."""
-        ids = torch.tensor([[self.tokenizer.end_id, self.tokenizer.pad_id]], device=self.device)
-        hidden = self.hidden(ids, torch.ones_like(ids))
-        logits = self.causal(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+        row = [self.tokenizer.end_id, self.tokenizer.pad_id]
+        hidden = self.states([row])
+        ids = torch.tensor([row], device=self.device)
+        logits = self.causal(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0]
         if not torch.allclose(self.lm_head(hidden).float(), logits.float(), rtol=1e-2, atol=1e-2):
             raise BackendError(
                 f"{self.causal.config.model_type}: this architecture changes its logits after lm_head "

@@ -1,7 +1,7 @@
 """Log-probabilities of reply tokens from hidden states, in chunks: logits (N, V) never exist whole.
 
-Batches are packed as (query + reply) padded on the right, and only the positions that predict a reply token go through
-lm_head: position q - 1 + t predicts reply token t.
+A microbatch is rows of query + reply end to end, real tokens only, and only the positions that predict a reply token go
+through lm_head: position q - 1 + t of a row predicts its reply token t.
 """
 
 from __future__ import annotations
@@ -20,22 +20,20 @@ CHUNK_TOKENS = 512  # positions whose logits (CHUNK_TOKENS, V) exist at once in 
 
 @dataclass(frozen=True)
 class Batch:
-    """A microbatch of M episodes, T = the longest query + reply, R = the longest reply of the whole rollout.
+    """A microbatch of M episodes with S tokens in all, R = the longest reply of the whole rollout.
 
-    input_ids (M, T) int64; attention_mask (M, T) int64; reply_mask (M, R) bool; source (N, 2) the (row, position) that
-    predicts each of the N real reply tokens; targets (N,) those tokens.
+    rows: the token ids of each episode; reply_mask (M, R) bool; source (N,) the place, among the S tokens end to end,
+    that predicts each of the N reply tokens; targets (N,) those tokens.
     """
 
-    input_ids: Tensor
-    attention_mask: Tensor
+    rows: list[list[int]]
     reply_mask: Tensor
     source: Tensor
     targets: Tensor
 
     def gather(self, hidden: Tensor) -> Tensor:
-        """Return the hidden states (N, H) that predict the real reply tokens, from (M, T, H)."""
-        source = self.source.to(hidden.device)  # another device where the layers are spread over several
-        return hidden[source[:, 0], source[:, 1]]
+        """Return the hidden states (N, H) that predict the reply tokens, from those of all tokens (S, H)."""
+        return hidden[self.source.to(hidden.device)]  # another device where the layers are spread over several
 
     def scatter(self, x: Tensor) -> Tensor:
         """Return per-token numbers (N,) laid out as (M, R), 0 at masked places."""
@@ -44,19 +42,18 @@ class Batch:
 
 
 def collate(
-    queries: Sequence[list[int]], replies: Sequence[list[int]], *, pad_id: int, width: int, device: torch.device | str
+    queries: Sequence[list[int]], replies: Sequence[list[int]], *, width: int, device: torch.device | str
 ) -> Batch:
-    """Pack M queries and replies (token ids) for one forward pass; `width` is R."""
-    total = max(len(q) + len(r) for q, r in zip(queries, replies, strict=True))
+    """Lay out M queries and replies (token ids) for one forward pass; `width` is R."""
     rows = [[*q, *r] for q, r in zip(queries, replies, strict=True)]
-    input_ids = torch.tensor([row + [pad_id] * (total - len(row)) for row in rows])
-    attention_mask = torch.tensor([[1] * len(row) + [0] * (total - len(row)) for row in rows])
+    source: list[int] = []
+    start = 0
+    for query, row in zip(queries, rows, strict=True):
+        source += range(start + len(query) - 1, start + len(row) - 1)
+        start += len(row)
     reply_mask = torch.tensor([[True] * len(r) + [False] * (width - len(r)) for r in replies])
-    source = torch.tensor(
-        [(m, len(q) - 1 + t) for m, (q, r) in enumerate(zip(queries, replies, strict=True)) for t in range(len(r))]
-    )
     targets = torch.tensor([token for r in replies for token in r])
-    return Batch(*(tensor.to(device) for tensor in (input_ids, attention_mask, reply_mask, source, targets)))
+    return Batch(rows, *(tensor.to(device) for tensor in (reply_mask, torch.tensor(source), targets)))
 
 
 def token_logprobs(
@@ -88,15 +85,18 @@ def token_logprobs(
     return torch.cat(logprobs), torch.cat(entropies)
 
 
-def microbatches(lengths: Sequence[int], *, budget: int) -> list[list[int]]:
-    """Cut episodes into microbatches: sorted by length, each at most `budget` tokens with its padding.
+def microbatches(lengths: Sequence[int], *, budget: int, padded: bool = True) -> list[list[int]]:
+    """Cut rows into microbatches, sorted by length, each of at most `budget` tokens; `padded` counts padding as well.
 
-    An episode longer than the budget goes alone. Returns lists of indices; every index occurs once.
+    A row longer than the budget goes alone. Returns lists of indices; every index occurs once.
     """
     groups: list[list[int]] = []
+    tokens = 0
     for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if groups and (len(groups[-1]) + 1) * lengths[index] <= budget:
+        tokens = (len(groups[-1]) + 1) * lengths[index] if padded and groups else tokens + lengths[index]
+        if groups and tokens <= budget:
             groups[-1].append(index)
         else:
             groups.append([index])
+            tokens = lengths[index]
     return groups

@@ -96,6 +96,9 @@ def _update(stage: Stage) -> None:
             episodes,
             temperature=settings.rollout.temperature,
             microbatch_tokens=settings.microbatch_tokens,
+            sampled=stage.sampled,
+            weight_cap=settings.rollout.weight_cap,
+            trunk_layers=stage.learner.coefficients.trunk_layers,
         )
     data = _judged(stage, rollout.scored(measured), update)
     clock.append(time.perf_counter())

@@ -92,10 +92,22 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float, gae_lamb
     return advantages
 
 
+def importance_weights(logprobs: Tensor, sampler: Tensor, mask: Tensor, *, cap: float) -> Tensor:
+    """Return min(exp(logprobs - sampler), cap), (B, R), 1 at masked places: what corrects for replies whose sampler was
+    not quite the actor, per token (truncated importance sampling, Ionides 2008).
+    """
+    _check(logprobs, mask)
+    return torch.exp((logprobs - sampler).masked_fill(~mask, 0.0)).clamp(max=cap)
+
+
 def policy_loss(
-    logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, *, clip_range: float, tokens: int
-) -> PolicyLoss:
-    """Return PPO's clipped surrogate, -min(ratio * A, clip(ratio, 1 ± clip_range) * A), summed, over `tokens`."""
+    logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, *, clip_range: float, tokens: int,
+    weights: Tensor | None = None,
+) -> PolicyLoss:  # fmt: skip
+    """Return PPO's clipped surrogate, -min(ratio * A, clip(ratio, 1 ± clip_range) * A), summed, over `tokens`.
+
+    `weights` (B, R) are importance weights of the tokens; None: all 1.
+    """
     _check(logprobs, mask)
     ratio = torch.exp((logprobs - old).masked_fill(~mask, 0.0))
     plain = -advantages * ratio
@@ -103,7 +115,8 @@ def policy_loss(
     with torch.no_grad():
         clipped = masked_sum((bounded > plain).float(), mask)
         kl = masked_sum(kl_k3(old, logprobs), mask)
-    return PolicyLoss(masked_sum(torch.maximum(plain, bounded), mask) / tokens, clipped, kl)
+    worse = torch.maximum(plain, bounded)
+    return PolicyLoss(masked_sum(worse if weights is None else worse * weights, mask) / tokens, clipped, kl)
 
 
 def value_loss(

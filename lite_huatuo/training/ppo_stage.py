@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lite_huatuo.errors import BackendError
 from lite_huatuo.models import backends
 from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.models.value_head import ValueHead
@@ -50,6 +51,12 @@ class Stage:
     state: State
 
     @property
+    def sampled(self) -> bool:
+        """Whether the log-probabilities of the sampling itself are used: they are exact where the base is float32."""
+        asked = self.settings.rollout.logprobs
+        return self.shared.exact if asked == "auto" else asked == "sampled"
+
+    @property
     def updates(self) -> int:
         """Updates in all."""
         return count_updates(self.settings)
@@ -90,6 +97,20 @@ def assemble(recipe: Recipe, run: RunDir, progress: Progress, start: Path) -> St
     )
 
 
+def trunk_layers(settings: PPO, shared: SharedBase) -> int | None:
+    """Return the number of the critic's own layers where it stands on the reference's trunk, else None."""
+    if settings.critic.trunk == "own":
+        return None
+    layers = len(shared.body.layers)
+    if not shared.packs:
+        raise BackendError(
+            "ppo.critic.trunk: reference needs a base that packs; set base.backend plain, attention sdpa"
+        )
+    if settings.critic.layers >= layers:
+        raise BackendError(f"ppo.critic.layers: {settings.critic.layers} of {layers} layers leave no trunk; set fewer")
+    return settings.critic.layers
+
+
 def _learner(settings: PPO, shared: SharedBase) -> Learner:
     """Build value head and optimisers."""
     critic_rate = settings.critic_learning_rate or settings.learning_rate
@@ -104,6 +125,7 @@ def _learner(settings: PPO, shared: SharedBase) -> Learner:
             entropy_coef=settings.entropy_coef,
             max_grad_norm=settings.max_grad_norm,
             microbatch_tokens=settings.microbatch_tokens,
+            trunk_layers=trunk_layers(settings, shared),
         ),
         optimizer=settings.optimizer,
         learning_rate=settings.learning_rate,

@@ -29,6 +29,7 @@ class Coefficients:
     entropy_coef: float
     max_grad_norm: float
     microbatch_tokens: int
+    trunk_layers: int | None = None  # the critic's own layers where it stands on the reference's trunk
 
 
 def learning_rate_factor(schedule: str, step: int, total: int, warmup_ratio: float) -> float:
@@ -58,7 +59,10 @@ class Learner:
         self.shared, self.head, self.coefficients = shared, head, coefficients
         actor = [{"params": list(shared.parameters("actor").values()), "lr": learning_rate}]
         critic = [
-            {"params": list(shared.parameters("critic").values()), "lr": critic_learning_rate},
+            {
+                "params": list(shared.parameters("critic", top=coefficients.trunk_layers).values()),
+                "lr": critic_learning_rate,
+            },
             {"params": list(head.parameters()), "lr": value_head_learning_rate},
         ]
         make = _optimizer(optimizer)
@@ -129,24 +133,29 @@ class Learner:
         mask_all = rollout.reply_mask[members]
         tokens = int(mask_all.sum())
         figures: dict[str, float] = defaultdict(float)
-        for group in microbatches([rollout.episodes[i].length for i in members], budget=c.microbatch_tokens):
+        lengths = [rollout.episodes[i].length for i in members]
+        for group in microbatches(lengths, budget=c.microbatch_tokens, padded=not shared.packs):
             rows = [members[j] for j in group]
             batch = pack(shared, [rollout.episodes[i] for i in rows], rollout.reply_mask.shape[1])
             mask = batch.reply_mask
-            old, adv, values_old, target = (
-                x[rows].to(shared.device) for x in (rollout.logprobs, advantages, rollout.values, returns)
+            old, adv, weights, values_old, target = (
+                x[rows].to(shared.device)
+                for x in (rollout.logprobs, advantages, rollout.weights, rollout.values, returns)
             )
             if train_actor:
                 with shared.using("actor", learn=True):
                     logprobs, spread = reply_logprobs(shared, batch, temperature=c.temperature)
-                    policy = ppo_math.policy_loss(logprobs, old, adv, mask, clip_range=c.clip_range, tokens=tokens)
+                    policy = ppo_math.policy_loss(
+                        logprobs, old, adv, mask, clip_range=c.clip_range, tokens=tokens, weights=weights
+                    )
                     bonus = c.entropy_coef * ppo_math.masked_sum(spread, mask) / tokens
                     (policy.loss - bonus).backward()
                 figures["policy/loss"] += policy.loss.item()
                 figures["policy/clip_share"] += policy.clipped.item() / tokens
                 figures["policy/approx_kl"] += policy.kl.item() / tokens
             with shared.using("critic", learn=True):
-                values = reply_values(shared, self.head, batch)
+                trunk = torch.cat([rollout.trunk[i] for i in rows]).to(shared.device) if rollout.trunk else None
+                values = reply_values(shared, self.head, batch, trunk, c.trunk_layers)
                 value = ppo_math.value_loss(
                     values, values_old, target, mask, value_clip_range=c.value_clip_range, tokens=tokens
                 )

@@ -15,6 +15,8 @@ from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.models.value_head import ValueHead
 from lite_huatuo.records import VerifiableProblem
 from lite_huatuo.response_format import parse
+from lite_huatuo.training import decoding, decoding_padded, ppo_math
+from lite_huatuo.training.decoding import Choose, Reply
 from lite_huatuo.training.logprobs import Batch, collate, microbatches, token_logprobs
 from lite_huatuo.training.reward import score
 from lite_huatuo.verifier.base import Item, Verdict, Verifier
@@ -32,6 +34,8 @@ class Episode:
     well_formed: bool = False
     verdict: Verdict | None = None
     score: float | None = None  # None: the verifier failed
+    logprobs: list[float] = field(default_factory=list)  # of each reply token, by who sampled it; empty: not told
+    entropies: list[float] = field(default_factory=list)
 
     @property
     def length(self) -> int:
@@ -41,7 +45,11 @@ class Episode:
 
 @dataclass
 class Rollout:
-    """The tensors of one sampling phase, all (B, R) float32 on the CPU except reply_mask (bool) and scores (B,)."""
+    """The tensors of one sampling phase, all (B, R) float32 on the CPU except reply_mask (bool) and scores (B,).
+
+    `weights` are importance weights (1 where the sampler's distribution is the actor's). `trunk` holds what goes into
+    the critic's layers, one (T, H) tensor an episode of T tokens, where the critic stands on the reference's trunk.
+    """
 
     episodes: list[Episode]
     scores: Tensor
@@ -50,10 +58,11 @@ class Rollout:
     reference: Tensor
     values: Tensor
     entropy: Tensor
+    weights: Tensor
+    trunk: list[Tensor] = field(default_factory=list)
     dropped: list[Episode] = field(default_factory=list)
 
 
-@torch.no_grad()
 def generate(
     shared: SharedBase,
     problems: Sequence[VerifiableProblem],
@@ -64,44 +73,35 @@ def generate(
     temperature: float | None,
     top_p: float = 1.0,
     on_batch: Callable[[int], None] | None = None,
+    choose: Choose | None = None,
 ) -> list[Episode]:
     """Write one reply per problem with the adapter active in the caller's `using`; temperature None is greedy.
 
-    `queries` are token ids. A reply ends with its first stop token (kept) or at `max_reply_length` tokens. Queries of
-    like length go together; the result is in the order of `problems`.
+    `queries` are token ids. A reply ends with its first stop token (kept) or at `max_reply_length` tokens; `batch_size`
+    rows are written at once. `choose` takes the place of sampling; it needs a base that packs. The result is in the
+    order of `problems`.
     """
-    from transformers import GenerationConfig
+    limits: dict[str, Any] = {"max_reply_length": max_reply_length, "batch_size": batch_size, "on_reply": on_batch}
+    if shared.packs:
+        choose = choose or decoding.sampler(temperature, top_p)
+        replies = decoding.decode(shared, queries, temperature=temperature, choose=choose, **limits)
+    else:
+        assert choose is None, "choosing tokens needs a base that packs"
+        replies = decoding_padded.decode(shared, queries, temperature=temperature, top_p=top_p, **limits)
+    return [episode(shared, *each) for each in zip(problems, queries, replies, strict=True)]
 
-    tokenizer = shared.tokenizer
-    sampling: dict[str, Any] = (
-        {"do_sample": False}
-        if temperature is None
-        else {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+
+def episode(shared: SharedBase, problem: VerifiableProblem, query: list[int], reply: Reply) -> Episode:
+    """Return the episode of a reply that is still to be judged."""
+    return Episode(
+        problem,
+        query,
+        reply.tokens,
+        reply.stopped,
+        shared.tokenizer.decode(reply.tokens),
+        logprobs=reply.logprobs,
+        entropies=reply.entropies,
     )
-    config = GenerationConfig(
-        max_new_tokens=max_reply_length,
-        eos_token_id=tokenizer.stop_ids,
-        pad_token_id=tokenizer.pad_id,
-        use_cache=True,
-        **sampling,
-    )
-    order = sorted(range(len(problems)), key=lambda i: (len(queries[i]), i))
-    episodes: list[Episode | None] = [None] * len(problems)
-    for start in range(0, len(order), batch_size):
-        group = order[start : start + batch_size]
-        width = max(len(queries[i]) for i in group)
-        padding = [width - len(queries[i]) for i in group]
-        ids = torch.tensor([[tokenizer.pad_id] * pad + queries[i] for i, pad in zip(group, padding, strict=True)])
-        mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in padding])
-        output = shared.causal.generate(
-            input_ids=ids.to(shared.device), attention_mask=mask.to(shared.device), generation_config=config
-        )
-        for i, tokens in zip(group, output[:, width:].tolist(), strict=True):
-            reply, stopped = _until_stop(tokens, tokenizer.stop_ids)
-            episodes[i] = Episode(problems[i], queries[i], reply, stopped, tokenizer.decode(reply))
-        if on_batch is not None:
-            on_batch(len(group))
-    return [episode for episode in episodes if episode is not None]
 
 
 def judge(episodes: Sequence[Episode], verifier: Verifier, *, truncated: str = "no_form") -> None:
@@ -148,25 +148,59 @@ def _well_formed(episodes: Sequence[Episode], truncated: str) -> list[tuple[Epis
 
 @torch.no_grad()
 def measure(
-    shared: SharedBase, head: ValueHead, episodes: Sequence[Episode], *, temperature: float, microbatch_tokens: int
+    shared: SharedBase,
+    head: ValueHead,
+    episodes: Sequence[Episode],
+    *,
+    temperature: float,
+    microbatch_tokens: int,
+    sampled: bool = False,
+    weight_cap: float = 1.0,
+    trunk_layers: int | None = None,
 ) -> Rollout:
-    """Return the rollout's tensors: log-probabilities under actor and reference, values, entropy. Scores come later."""
+    """Return the rollout's tensors: log-probabilities under actor and reference, values, entropy. Scores come later.
+
+    `sampled` takes the actor's log-probabilities from those who sampled the replies, which saves a pass and is right
+    where they are exact. Else they are computed, and a sampler's own make importance weights, cut off at `weight_cap`.
+    `trunk_layers` is the number of the critic's own layers where it stands on the reference's trunk.
+    """
     width = max((len(episode.reply) for episode in episodes), default=1)
+    told = all(episode.logprobs for episode in episodes)
+    own = _laid_out([episode.logprobs for episode in episodes], width) if told else None
     tensors: dict[str, Any] = {
         name: torch.zeros(len(episodes), width) for name in ("logprobs", "reference", "values", "entropy")
     }
-    for group in microbatches([episode.length for episode in episodes], budget=microbatch_tokens):
+    trunk: list[Tensor] = [torch.empty(0)] * len(episodes)
+    for group in microbatches([e.length for e in episodes], budget=microbatch_tokens, padded=not shared.packs):
         batch = pack(shared, [episodes[i] for i in group], width)
-        for adapter, name in (("actor", "logprobs"), ("reference", "reference")):
-            with shared.using(adapter):
-                logprobs, spread = reply_logprobs(shared, batch, temperature=temperature)
-            tensors[name][group] = logprobs.cpu()
-            if adapter == "actor":
-                tensors["entropy"][group] = spread.cpu()
+        if not (sampled and told):
+            with shared.using("actor"):
+                tensors["logprobs"][group], tensors["entropy"][group] = (
+                    x.cpu() for x in reply_logprobs(shared, batch, temperature=temperature)
+                )
+        with shared.using("reference"):
+            states, below = _states(shared, batch, trunk_layers)
+        tensors["reference"][group] = _logprobs(shared, batch, states, temperature)[0].cpu()
         with shared.using("critic"):
-            tensors["values"][group] = reply_values(shared, head, batch).cpu()
-    mask = torch.tensor([[t < len(episode.reply) for t in range(width)] for episode in episodes]).reshape(-1, width)
-    return Rollout(list(episodes), torch.zeros(len(episodes)), mask, **tensors)
+            tensors["values"][group] = reply_values(shared, head, batch, below, trunk_layers).cpu()
+        if below is not None:
+            for i, piece in zip(group, below.cpu().split([len(row) for row in batch.rows]), strict=True):
+                trunk[i] = piece
+    mask = torch.tensor([[t < len(e.reply) for t in range(width)] for e in episodes]).reshape(-1, width)
+    weights = torch.ones(len(episodes), width)
+    if own is not None and sampled:
+        tensors["logprobs"], tensors["entropy"] = own, _laid_out([e.entropies for e in episodes], width)
+    elif own is not None:
+        weights = ppo_math.importance_weights(tensors["logprobs"], own, mask, cap=weight_cap)
+    scores = torch.zeros(len(episodes))
+    return Rollout(
+        list(episodes), scores, mask, **tensors, weights=weights, trunk=trunk if trunk_layers is not None else []
+    )
+
+
+def _laid_out(rows: Sequence[Sequence[float]], width: int) -> Tensor:
+    """Return per-token numbers of every episode as (B, R), 0 after the end."""
+    return torch.tensor([[*row, *[0.0] * (width - len(row))] for row in rows]).reshape(-1, width)
 
 
 def scored(rollout: Rollout) -> Rollout:
@@ -180,36 +214,44 @@ def scored(rollout: Rollout) -> Rollout:
         rollout.reference[kept],
         rollout.values[kept],
         rollout.entropy[kept],
+        rollout.weights[kept],
+        [rollout.trunk[i] for i in kept] if rollout.trunk else [],
         dropped=[episode for episode in rollout.episodes if episode.score is None],
     )
 
 
 def pack(shared: SharedBase, episodes: Sequence[Episode], width: int) -> Batch:
-    """Return the microbatch of some episodes on the network's device."""
-    return collate(
-        [episode.query for episode in episodes],
-        [episode.reply for episode in episodes],
-        pad_id=shared.tokenizer.pad_id,
-        width=width,
-        device=shared.device,
-    )
+    """Return the microbatch of some episodes, for the network's device."""
+    queries, replies = [episode.query for episode in episodes], [episode.reply for episode in episodes]
+    return collate(queries, replies, width=width, device=shared.device)
 
 
 def reply_logprobs(shared: SharedBase, batch: Batch, *, temperature: float) -> tuple[Tensor, Tensor]:
     """Return log-probabilities and entropies (M, R) of the reply tokens under the active adapter."""
-    hidden = batch.gather(shared.hidden(batch.input_ids, batch.attention_mask))
-    logprobs, spread = token_logprobs(hidden, batch.targets, shared.lm_head, temperature=temperature)
+    return _logprobs(shared, batch, shared.states(batch.rows), temperature)
+
+
+def reply_values(
+    shared: SharedBase, head: ValueHead, batch: Batch, trunk: Tensor | None = None, layers: int | None = None
+) -> Tensor:
+    """Return values (M, R) of the states before each reply token, under the active adapter; lm_head is not run.
+
+    With `trunk` (S, H) only the top `layers` layers run.
+    """
+    if trunk is None or layers is None:
+        states = shared.states(batch.rows)
+    else:
+        states = shared.states_from_trunk(trunk, batch.rows, layers)
+    return batch.scatter(head(batch.gather(states)))
+
+
+def _states(shared: SharedBase, batch: Batch, trunk_layers: int | None) -> tuple[Tensor, Tensor | None]:
+    """Return the last hidden states and, where somebody has layers of its own on top, what goes into those layers."""
+    return (
+        (shared.states(batch.rows), None) if trunk_layers is None else shared.states_and_trunk(batch.rows, trunk_layers)
+    )
+
+
+def _logprobs(shared: SharedBase, batch: Batch, states: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    logprobs, spread = token_logprobs(batch.gather(states), batch.targets, shared.lm_head, temperature=temperature)
     return batch.scatter(logprobs), batch.scatter(spread)
-
-
-def reply_values(shared: SharedBase, head: ValueHead, batch: Batch) -> Tensor:
-    """Return values (M, R) of the states before each reply token, under the active adapter; lm_head is not run."""
-    return batch.scatter(head(batch.gather(shared.hidden(batch.input_ids, batch.attention_mask))))
-
-
-def _until_stop(tokens: list[int], stop_ids: list[int]) -> tuple[list[int], bool]:
-    """Return the reply up to and with its first stop token, and whether there was one."""
-    for position, token in enumerate(tokens):
-        if token in stop_ids:
-            return tokens[: position + 1], True
-    return tokens, False

@@ -103,7 +103,8 @@ def train(
 def _backward(verifier: AdapterVerifier, rows: Sequence[tuple[list[int], bool]], microbatch_tokens: int) -> float:
     """Accumulate the gradient of the mean loss over the rows; return that loss."""
     total = 0.0
-    for group in microbatches([len(ids) for ids, _ in rows], budget=microbatch_tokens):
+    lengths = [len(ids) for ids, _ in rows]
+    for group in microbatches(lengths, budget=microbatch_tokens, padded=not verifier.shared.packs):
         with verifier.shared.using(ADAPTER, learn=True):
             logits = verifier.logits([rows[i][0] for i in group])
             labels = torch.tensor([float(rows[i][1]) for i in group], device=logits.device)

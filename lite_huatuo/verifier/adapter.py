@@ -101,7 +101,7 @@ class AdapterVerifier:
         """Return P(right) of every item."""
         rows = [encode(self.shared.tokenizer, item, self.settings.max_length) for item in items]
         found = [0.0] * len(rows)
-        for group in microbatches([len(row) for row in rows], budget=self.batch_tokens):
+        for group in microbatches([len(row) for row in rows], budget=self.batch_tokens, padded=not self.shared.packs):
             with self.shared.using(self.adapter):
                 logit = self.logits([rows[i] for i in group]) / self.settings.temperature
             for i, probability in zip(group, torch.sigmoid(logit).tolist(), strict=True):
@@ -110,12 +110,9 @@ class AdapterVerifier:
 
     def logits(self, rows: Sequence[list[int]]) -> Tensor:
         """Return the uncalibrated logits (M,) float32 of M texts, with the adapter active in the caller's `using`."""
-        pad, device, width = self.shared.tokenizer.pad_id, self.shared.device, max(len(row) for row in rows)
-        ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
-        last = torch.tensor([len(row) - 1 for row in rows], device=device)
-        hidden = self.shared.hidden(ids, mask)
-        final = hidden[torch.arange(len(rows), device=hidden.device), last.to(hidden.device)]
+        hidden = self.shared.states(rows)
+        ends = torch.tensor([len(row) for row in rows], device=hidden.device).cumsum(0) - 1
+        final = hidden[ends]
         if self.head is not None:
             return self.head(final)
         logits = self.shared.lm_head(final).float()

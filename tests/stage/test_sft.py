@@ -68,7 +68,6 @@ def test_the_loss_is_that_of_reply_tokens_alone(toy: dict[str, str], whole: dict
     batch = collate(
         [words.query(row["question"]) for row in rows],
         [words.reply(render(row["complex_cot"], row["response"])) for row in rows],
-        pad_id=words.pad_id,
         width=96,
         device="cpu",
     )

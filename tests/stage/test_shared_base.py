@@ -35,7 +35,7 @@ def checkpointing(request: pytest.FixtureRequest, shared: SharedBase) -> bool:
 
 
 def batch(shared: SharedBase):  # type: ignore[no-untyped-def]
-    return collate(QUERIES, REPLIES, pad_id=shared.tokenizer.pad_id, width=4, device="cpu")
+    return collate(QUERIES, REPLIES, width=4, device="cpu")
 
 
 def gradients(shared: SharedBase, name: str) -> dict[str, torch.Tensor]:
@@ -160,15 +160,15 @@ def test_our_switch_does_what_pefts_own_does(shared: SharedBase) -> None:
     b = batch(shared)
     for name in ("critic", "actor"):
         with shared.using(name), torch.no_grad():
-            ours = shared.hidden(b.input_ids, b.attention_mask)
+            ours = shared.states(b.rows)
         shared.peft.base_model.enable_adapter_layers()
         shared.peft.set_adapter(name)
         with torch.no_grad():
-            assert ours.equal(shared.hidden(b.input_ids, b.attention_mask))
+            assert ours.equal(shared.states(b.rows))
     with shared.using(BASE), torch.no_grad():
-        ours = shared.hidden(b.input_ids, b.attention_mask)
+        ours = shared.states(b.rows)
     with shared.peft.disable_adapter(), torch.no_grad():
-        assert ours.equal(shared.hidden(b.input_ids, b.attention_mask))
+        assert ours.equal(shared.states(b.rows))
 
 
 def test_the_critic_never_runs_lm_head(shared: SharedBase) -> None:

@@ -114,14 +114,13 @@ def test_the_fourth_role_moves_no_bit_of_the_others(
         backends.load(toy["model"]), {**three, "verifier": tmp_path / "judge"}, ("actor", "critic")
     )
     judge = AdapterVerifier.load(both, "verifier", tmp_path / "judge", threshold=0.5)
-    ids = torch.tensor([[2, 60, 70, 80, 3]])
     for name in three:
         outputs = []
         for shared in (without, both):
             with shared.using(name), torch.no_grad():
                 if shared is both:
                     judge.verify([row.item for row in parts.test[:5]])
-                outputs.append(shared.hidden(ids, torch.ones_like(ids)))
+                outputs.append(shared.states([[2, 60, 70, 80, 3]]))
         assert outputs[0].equal(outputs[1]), name
     assert not any(parameter.requires_grad for parameter in both.parameters("verifier").values())
 

@@ -17,7 +17,7 @@ QUERIES, REPLIES = [[5, 6, 7], [8]], [[1, 2], [3, 4, 9]]
 
 
 def packed(width: int = 4) -> Batch:
-    return collate(QUERIES, REPLIES, pad_id=0, width=width, device="cpu")
+    return collate(QUERIES, REPLIES, width=width, device="cpu")
 
 
 # collate, gather, scatter
@@ -25,25 +25,22 @@ def packed(width: int = 4) -> Batch:
 
 def test_a_batch_by_hand() -> None:
     batch = packed()
-    assert batch.input_ids.tolist() == [[5, 6, 7, 1, 2], [8, 3, 4, 9, 0]]
-    assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
+    assert batch.rows == [[5, 6, 7, 1, 2], [8, 3, 4, 9]]
     assert batch.reply_mask.tolist() == [[True, True, False, False], [True, True, True, False]]
-    # position q - 1 + t predicts reply token t: from 2 on where q is 3, from 0 on where q is 1
-    assert batch.source.tolist() == [[0, 2], [0, 3], [1, 0], [1, 1], [1, 2]]
+    # position q - 1 + t of a row predicts reply token t: from 2 on in the first, from 5 + 0 on in the second
+    assert batch.source.tolist() == [2, 3, 5, 6, 7]
     assert batch.targets.tolist() == [1, 2, 3, 4, 9]
-    dtypes = [x.dtype for x in (batch.input_ids, batch.attention_mask, batch.reply_mask)]
-    assert dtypes == [torch.int64, torch.int64, torch.bool]
+    assert [x.dtype for x in (batch.reply_mask, batch.source)] == [torch.bool, torch.int64]
 
 
 def test_every_gathered_position_is_the_one_before_its_token() -> None:
     batch = packed()
-    rows, positions = batch.source.unbind(1)
-    assert batch.input_ids[rows, positions + 1].tolist() == batch.targets.tolist()
-    assert bool(batch.attention_mask[rows, positions].bool().all())
+    tokens = torch.tensor([token for row in batch.rows for token in row])
+    assert tokens[batch.source + 1].tolist() == batch.targets.tolist()
 
 
 def test_gather_by_hand() -> None:
-    hidden = torch.tensor([[[0.0], [1], [2], [3], [4]], [[10], [11], [12], [13], [14]]])  # (M, T, H) = (2, 5, 1)
+    hidden = torch.tensor([[0.0], [1], [2], [3], [4], [10], [11], [12], [13]])  # (S, H) = (9, 1)
     assert packed().gather(hidden).squeeze(1).tolist() == [2, 3, 10, 11, 12]
 
 
@@ -54,10 +51,10 @@ def test_scatter_by_hand() -> None:
 
 
 def test_gradients_come_back_through_scatter_and_gather() -> None:
-    batch, hidden = packed(), torch.ones(2, 5, 1, requires_grad=True)
+    batch, hidden = packed(), torch.ones(9, 1, requires_grad=True)
     weights = torch.tensor([[1.0, 2, 100, 100], [3, 4, 5, 100]])  # 100 at masked places must not arrive
     (batch.scatter(batch.gather(hidden).squeeze(1)) * weights).sum().backward()
-    assert hidden.grad.squeeze(2).tolist() == [[0, 0, 1, 2, 0], [3, 4, 5, 0, 0]]
+    assert hidden.grad.squeeze(1).tolist() == [0, 0, 1, 2, 0, 3, 4, 5, 0]
 
 
 TOKENS = st.lists(st.integers(1, 99), min_size=1, max_size=5)
@@ -66,11 +63,10 @@ TOKENS = st.lists(st.integers(1, 99), min_size=1, max_size=5)
 @given(st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=4))
 def test_any_batch_gives_its_tokens_back(episodes: list[tuple[list[int], list[int]]]) -> None:
     queries, replies = zip(*episodes, strict=True)
-    batch = collate(queries, replies, pad_id=0, width=7, device="cpu")
+    batch = collate(queries, replies, width=7, device="cpu")
     for m, (query, reply) in enumerate(episodes):
-        assert batch.input_ids[m][batch.attention_mask[m].bool()].tolist() == query + reply
+        assert batch.rows[m] == query + reply
         assert batch.scatter(batch.targets)[m].tolist() == reply + [0] * (7 - len(reply))
-    assert batch.input_ids.shape[1] == max(len(query) + len(reply) for query, reply in episodes)
 
 
 def test_episodes_together_score_like_each_alone() -> None:
@@ -78,8 +74,9 @@ def test_episodes_together_score_like_each_alone() -> None:
     embed, head = nn.Embedding(10, 6), nn.Linear(6, 10, bias=False)
 
     def measure(queries: list[list[int]], replies: list[list[int]], width: int) -> Tensor:
-        batch = collate(queries, replies, pad_id=0, width=width, device="cpu")
-        hidden = torch.cumsum(embed(batch.input_ids), dim=1)  # causal: a state knows what stands before it, and itself
+        batch = collate(queries, replies, width=width, device="cpu")
+        # causal: a state knows what stands before it in its row, and itself
+        hidden = torch.cat([torch.cumsum(embed(torch.tensor(row)), dim=0) for row in batch.rows])
         logprobs, _ = token_logprobs(batch.gather(hidden), batch.targets, head, temperature=0.7, chunk=2)
         return batch.scatter(logprobs)
 
@@ -165,16 +162,20 @@ def test_huge_logits_stay_finite() -> None:
 # microbatches
 
 
-@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 200))
-def test_microbatches_hold_every_index_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    groups = microbatches(lengths, budget=budget)
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 200), st.booleans())
+def test_microbatches_hold_every_index_once_within_the_budget(lengths: list[int], budget: int, padded: bool) -> None:
+    def tokens(group: list[int]) -> int:
+        real = [lengths[index] for index in group]
+        return len(real) * max(real) if padded else sum(real)
+
+    groups = microbatches(lengths, budget=budget, padded=padded)
     order = [index for group in groups for index in group]
     assert sorted(order) == list(range(len(lengths)))
     assert [lengths[index] for index in order] == sorted(lengths)
     for group in groups:
-        assert len(group) == 1 or len(group) * max(lengths[index] for index in group) <= budget
+        assert len(group) == 1 or tokens(group) <= budget
     for group, following in pairwise(groups):  # no room was left for the next one
-        assert (len(group) + 1) * lengths[following[0]] > budget
+        assert tokens([*group, following[0]]) > budget
 
 
 def test_microbatches_by_hand() -> None:
@@ -182,6 +183,9 @@ def test_microbatches_by_hand() -> None:
     assert microbatches([3, 2, 9, 2, 5], budget=9) == [[1, 3, 0], [4], [2]]
     assert microbatches([7, 7], budget=6) == [[0], [1]]  # longer than the budget: alone
     assert microbatches([], budget=6) == []
+    # without padding 2 + 2 + 3 = 7 fits 9, 12 does not
+    assert microbatches([3, 2, 9, 2, 5], budget=9, padded=False) == [[1, 3, 0], [4], [2]]
+    assert microbatches([3, 2, 9, 2, 5], budget=12, padded=False) == [[1, 3, 0, 4], [2]]
 
 
 def test_the_chunk_fits_a_consumer_gpu() -> None:

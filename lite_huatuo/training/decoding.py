@@ -1,0 +1,148 @@
+"""Continuous batching: replies of very different lengths, written without waiting for the longest one.
+
+A row leaves the batch with its stop token and a waiting query takes its place, so that a step's work is that of the
+rows still writing. Queries are read packed, without padding.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lite_huatuo.models.shared_base import SharedBase
+from lite_huatuo.models.slots import Slots
+from lite_huatuo.training.ppo_math import entropy
+
+READ_TOKENS = 4096  # query tokens that are read in one forward pass
+Choose = Callable[[Tensor, Sequence[int], Sequence[int]], Tensor]
+
+
+@dataclass
+class Reply:
+    """A reply's tokens, its stop token included; `stopped` is False where it was cut at the limit.
+
+    logprobs and entropies, one number a token, are those of the sampled distribution before any top-p cut,
+    softmax(logits / temperature). Both are empty where decoding was greedy.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    stopped: bool = False
+    logprobs: list[float] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
+
+
+def sampler(temperature: float | None, top_p: float = 1.0) -> Choose:
+    """Return the choice of next tokens (n,) from logits (n, V) that are divided by the temperature already.
+
+    Temperature None is greedy. Rows and positions (which query, which reply token) are not looked at.
+    """
+    from transformers import TopPLogitsWarper
+
+    cut = TopPLogitsWarper(top_p) if top_p < 1 else None
+
+    def choose(logits: Tensor, rows: Sequence[int], positions: Sequence[int]) -> Tensor:
+        if temperature is None:
+            return logits.argmax(dim=1)
+        scores = cut(None, logits) if cut else logits
+        return torch.multinomial(torch.softmax(scores, dim=1), 1)[:, 0]
+
+    return choose
+
+
+@torch.no_grad()
+def decode(
+    shared: SharedBase,
+    queries: Sequence[list[int]],
+    *,
+    max_reply_length: int,
+    batch_size: int,
+    temperature: float | None,
+    choose: Choose,
+    on_reply: Callable[[int], None] | None = None,
+) -> list[Reply]:
+    """Write one reply per query (token ids) with the active adapter; at most `batch_size` rows write at once.
+
+    `on_reply` is told how many replies were finished. Returns replies in the order of the queries.
+    """
+    writer = _Writer(shared, queries, max_reply_length, batch_size, temperature, choose)
+    done = 0
+    while writer.waiting or writer.rows:
+        # reading costs a pass, whether of one query or several: let a few places become free first
+        free = batch_size - len(writer.rows)
+        if writer.waiting and (not writer.rows or free >= min(len(writer.waiting), max(1, batch_size // 8))):
+            writer.read()
+        else:
+            writer.step()
+        finished = len(queries) - len(writer.waiting) - len(writer.rows)
+        if on_reply is not None and finished > done:
+            on_reply(finished - done)
+        done = finished
+    return writer.replies
+
+
+class _Writer:
+    """The state of one call of `decode`; `rows[s]` is the query whose reply slot s writes."""
+
+    def __init__(
+        self,
+        shared: SharedBase,
+        queries: Sequence[list[int]],
+        limit: int,
+        batch_size: int,
+        temperature: float | None,
+        choose: Choose,
+    ) -> None:
+        self.shared, self.queries, self.limit, self.batch_size = shared, queries, limit, batch_size
+        self.temperature, self.choose = temperature, choose
+        self.stops = set(shared.tokenizer.stop_ids)
+        self.replies = [Reply() for _ in queries]
+        # the like of length together: long queries first, for they tend to have the long replies
+        self.waiting = deque(sorted(range(len(queries)), key=lambda i: (-len(queries[i]), i)))
+        self.rows: list[int] = []
+        longest = max((len(query) for query in queries), default=0)
+        self.slots = Slots(min(batch_size, len(queries)), longest + min(limit, 64))
+
+    def read(self) -> None:
+        """Read waiting queries into the free slots, and write the first token of their replies."""
+        new = [self.waiting.popleft()]
+        while self.waiting and len(self.rows) + len(new) < self.batch_size:
+            if sum(len(self.queries[i]) for i in (*new, self.waiting[0])) > READ_TOKENS:
+                break
+            new.append(self.waiting.popleft())
+        lengths = [len(self.queries[i]) for i in new]
+        self.slots.fill(lengths)
+        hidden = self.shared.states([self.queries[i] for i in new], self.slots)
+        ends = torch.tensor(lengths, device=hidden.device).cumsum(0) - 1
+        self.rows += new
+        self._write(hidden[ends], new)
+
+    def step(self) -> None:
+        """Write one more token of every reply."""
+        last = [[self.replies[row].tokens[-1]] for row in self.rows]
+        hidden = self.shared.next_states(torch.tensor(last, device=self.shared.device), self.slots)
+        self._write(hidden, list(self.rows))
+
+    def _write(self, hidden: Tensor, rows: list[int]) -> None:
+        """Choose the next token of some rows from their hidden states (n, H); let those that are finished leave."""
+        logits = self.shared.lm_head(hidden).float()
+        if self.temperature is not None:
+            logits = logits / self.temperature
+        tokens = self.choose(logits, rows, [len(self.replies[row].tokens) for row in rows])
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            self.replies[row].tokens.append(token)
+        if self.temperature is not None:
+            chosen = torch.gather(logits, 1, tokens[:, None])[:, 0] - torch.logsumexp(logits, dim=1)
+            for row, logprob, spread in zip(rows, chosen.tolist(), entropy(logits).tolist(), strict=True):
+                self.replies[row].logprobs.append(logprob)
+                self.replies[row].entropies.append(spread)
+        for row in rows:
+            reply = self.replies[row]
+            reply.stopped = reply.tokens[-1] in self.stops
+            if reply.stopped or len(reply.tokens) == self.limit:
+                slot = self.rows.index(row)
+                self.rows[slot] = self.rows[self.slots.leave(slot)]
+                self.rows.pop()
