@@ -1,0 +1,76 @@
+"""What every contender of benchmarks/ppo_update.py works on: a random model, a tokenizer, and work.json."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests import tiny
+
+EPISODES = 16
+MEDIAN_REPLY, SPREAD, LEAST_REPLY, MOST_REPLY = 48, 0.8, 4, 256  # log-normal; the stop token counts
+VOCABULARY = 8192
+
+
+def write(folder: Path, *, updates: int, seed: int, threads: int) -> dict[str, Any]:
+    """Write the workload and return what stands in work.json. The same seed makes the same workload."""
+    rng = random.Random(seed)
+    stop, pad = _model(folder / "model", rng, seed)
+    first = len(tiny.SPECIAL)  # queries hold no special tokens
+    work = {
+        "seed": seed,
+        "threads": threads,
+        "pad": pad,
+        "stop": stop,
+        "queries": [[rng.randrange(first, VOCABULARY) for _ in range(rng.randint(32, 64))] for _ in range(EPISODES)],
+        "lengths": [[_length(rng) for _ in range(EPISODES)] for _ in range(updates)],
+        "max_reply": MOST_REPLY,
+        "epochs": 3,
+        "temperature": 1.0,
+        "learning_rate": 5e-6,
+        "kl_coef": 0.03,
+        "clip_range": 0.2,
+        "gae_lambda": 0.95,
+        "rank": 16,
+        "alpha": 32,
+    }
+    (folder / "work.json").write_text(json.dumps(work))
+    return work
+
+
+def _length(rng: random.Random) -> int:
+    drawn = round(math.exp(rng.gauss(math.log(MEDIAN_REPLY), SPREAD)))
+    return min(MOST_REPLY, max(LEAST_REPLY, drawn))
+
+
+def _model(folder: Path, rng: random.Random, seed: int) -> tuple[int, int]:
+    """Save the model with its tokenizer; return stop and pad token."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = [" " + "".join(rng.choices(letters, k=rng.randint(3, 9))) for _ in range(6000)]
+    tokenizer = tiny.make_tokenizer(words, VOCABULARY)
+    assert len(tokenizer) == VOCABULARY, len(tokenizer)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=512,
+        intermediate_size=1408,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        tie_word_embeddings=False,
+    )
+    model = LlamaForCausalLM(config)
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id]
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return tokenizer.eos_token_id, tokenizer.pad_token_id
