@@ -23,6 +23,7 @@ from lite_huatuo.models.tokenizer import StudentTokenizer
 from lite_huatuo.models.value_head import ValueHead
 from lite_huatuo.prompts import tuned_judge
 from lite_huatuo.training.logprobs import microbatches
+from lite_huatuo.verifier import exact
 from lite_huatuo.verifier.base import Item, Verdict
 
 SETTINGS, HEAD = "verifier.json", "head.safetensors"
@@ -121,13 +122,23 @@ class AdapterVerifier:
 
 def encode(tokenizer: StudentTokenizer, item: Item, max_length: int) -> list[int]:
     """Return the token ids of a text to judge. One that is too long loses the middle of its reply."""
-    ids = _ids(tokenizer, item)
+    ground_truth, finding = read(item)
+    ids = _ids(tokenizer, item.question, item.final_response, ground_truth, finding)
     if len(ids) <= max_length:
         return ids
     reply = tokenizer.hf(item.final_response, add_special_tokens=False)["input_ids"]
     room = max(0, len(reply) - (len(ids) - max_length) - 8) // 2
     shorter = f"{tokenizer.decode(reply[:room])} … {tokenizer.decode(reply[len(reply) - room :])}"
-    return _ids(tokenizer, Item(item.question, shorter, item.ground_truth))[-max_length:]
+    return _ids(tokenizer, item.question, shorter, ground_truth, finding)[-max_length:]
+
+
+def read(item: Item) -> tuple[str, str]:
+    """Return the ground truth as the judge is shown it, and the line on what the rules found in the whole reply."""
+    ground_truth, near = tuned_judge.nearest_aliases(item.ground_truth, item.final_response, item.question)
+    verdict = exact.judge(item)
+    reason = verdict.raw.partition(":")[0]  # without the words that matched: the ground truth shows them
+    said = "right" if verdict.correct else f"wrong, {reason}" if reason else "no verdict"
+    return ground_truth, f"{said}; nearness {round(10 * near)} of 10"
 
 
 def word_id(tokenizer: StudentTokenizer, word: str) -> int:
@@ -135,7 +146,7 @@ def word_id(tokenizer: StudentTokenizer, word: str) -> int:
     return int(tokenizer.hf(word, add_special_tokens=False)["input_ids"][0])
 
 
-def _ids(tokenizer: StudentTokenizer, item: Item) -> list[int]:
-    text = tuned_judge.text(item.question, item.final_response, item.ground_truth)
+def _ids(tokenizer: StudentTokenizer, question: str, reply: str, ground_truth: str, finding: str) -> list[int]:
+    text = tuned_judge.text(question, reply, ground_truth, finding)
     ids: Any = tokenizer.hf(text, add_special_tokens=False)["input_ids"]
     return list(ids)

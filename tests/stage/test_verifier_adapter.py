@@ -12,6 +12,7 @@ from lite_huatuo import recipe as recipes
 from lite_huatuo.errors import BackendError, RecordError
 from lite_huatuo.models import backends
 from lite_huatuo.models.shared_base import SharedBase
+from lite_huatuo.prompts import tuned_judge
 from lite_huatuo.run_dir import RunDir
 from lite_huatuo.training import heldout, ppo, sft, verifier_train
 from lite_huatuo.training.progress import Quiet
@@ -147,12 +148,29 @@ def test_a_run_judged_by_its_own_base(
 
 def test_a_text_that_is_too_long_loses_the_middle_of_its_reply(toy: dict[str, str]) -> None:
     words = backends.load(toy["model"]).tokenizer
-    ids = encode(words, Item("Which cure?", "rest " + "and wait " * 200 + "water", "rest"), 64)
+    ids = encode(words, Item("Which cure?", "rest " + "and wait " * 200 + "water", "rest"), 80)
     text = words.decode(ids)
-    assert len(ids) <= 64
+    assert len(ids) <= 80
     assert "Right answer: rest" in text
-    assert "rest" in text.partition("Reply:")[2]
-    assert text.endswith("Is the reply right?")
+    assert "rest" in text.partition("Reply:")[2].partition("Rules:")[0]
+    assert "…" in text
+    assert text.endswith("Rules: right; nearness 10 of 10\nIs the reply right?"), "found in the whole reply"
+
+
+def test_it_is_trained_on_the_text_that_it_judges(toy: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[str] = set()
+    write = tuned_judge.text
+
+    def text(*parts: str) -> str:
+        seen.add(write(*parts))
+        return write(*parts)
+
+    monkeypatch.setattr(tuned_judge, "text", text)
+    verifier, parts = train(toy, "head", 1)
+    learnt, _ = set(seen), seen.clear()
+    verifier.verify([row.item for row in parts.train])
+    assert seen <= learnt
+    assert all("\nRules: " in one for one in seen)
 
 
 def test_a_split_keeps_the_replies_to_a_question_together() -> None:
