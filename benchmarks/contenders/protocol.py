@@ -1,4 +1,4 @@
-"""How a contender of benchmarks/ppo_update.py speaks with the driver. Imported in several virtual environments: it needs
+"""How a contender of benchmarks/ppo_update.py speaks with the driver. Imported in several virtual environments: needs
 the standard library only.
 
 A contender is a process. It imports, calls `begin`, loads, calls `ready`; then, for every `wait` that returns True, it

@@ -1,4 +1,4 @@
-"""What every contender of benchmarks/ppo_update.py works on: a random model, a tokenizer, and work.json."""
+"""What every contender of benchmarks/ppo_update.py works on: a random model, its tokenizer, an adapter, work.json."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import random
 from pathlib import Path
 from typing import Any
 
+import protocol
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests import tiny
@@ -16,12 +18,13 @@ from tests import tiny
 EPISODES = 16
 MEDIAN_REPLY, SPREAD, LEAST_REPLY, MOST_REPLY = 48, 0.8, 4, 256  # log-normal; the stop token counts
 VOCABULARY = 8192
+RANK, ALPHA = 16, 32
 
 
 def write(folder: Path, *, updates: int, seed: int, threads: int) -> dict[str, Any]:
     """Write the workload and return what stands in work.json. The same seed makes the same workload."""
     rng = random.Random(seed)
-    stop, pad = _model(folder / "model", rng, seed)
+    stop, pad = _model(folder, rng, seed)
     first = len(tiny.SPECIAL)  # queries hold no special tokens
     work = {
         "seed": seed,
@@ -37,8 +40,8 @@ def write(folder: Path, *, updates: int, seed: int, threads: int) -> dict[str, A
         "kl_coef": 0.03,
         "clip_range": 0.2,
         "gae_lambda": 0.95,
-        "rank": 16,
-        "alpha": 32,
+        "rank": RANK,
+        "alpha": ALPHA,
     }
     (folder / "work.json").write_text(json.dumps(work))
     return work
@@ -50,7 +53,7 @@ def _length(rng: random.Random) -> int:
 
 
 def _model(folder: Path, rng: random.Random, seed: int) -> tuple[int, int]:
-    """Save the model with its tokenizer; return stop and pad token."""
+    """Save the model with its tokenizer, and a fresh adapter on it; return stop and pad token."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = [" " + "".join(rng.choices(letters, k=rng.randint(3, 9))) for _ in range(6000)]
     tokenizer = tiny.make_tokenizer(words, VOCABULARY)
@@ -71,6 +74,8 @@ def _model(folder: Path, rng: random.Random, seed: int) -> tuple[int, int]:
     )
     model = LlamaForCausalLM(config)
     model.generation_config.eos_token_id = [tokenizer.eos_token_id]
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=protocol.LINEAR, task_type="CAUSAL_LM")
+    get_peft_model(model, lora).save_pretrained(folder / "adapter")
     return tokenizer.eos_token_id, tokenizer.pad_token_id
