@@ -117,7 +117,7 @@ class SFT(Section):
     weight_decay: NotNegative = 0.0
     max_grad_norm: Positive = 1.0
     optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"
-    packing: Literal["auto", "on", "off"] = "auto"  # auto: where flash attention keeps packed examples apart
+    packing: Literal["auto", "on", "off"] = "auto"  # auto: end to end, no padding; on: filled up to max_length, too
     gradient_checkpointing: bool = True
     log_every: Count = 1
     eval_every: Count = 50

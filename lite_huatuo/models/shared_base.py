@@ -248,7 +248,9 @@ class SharedBase:
 
     @torch.no_grad()
     def _check_head(self) -> None:
-        """Refuse networks whose logits are more than lm_head(hidden): scaled or capped ones."""
+        """Refuse networks whose logits are more than a product of the hidden states: scaled, capped or adapted ones."""
+        if not isinstance(self.lm_head, torch.nn.Linear) or self.lm_head.bias is not None:
+            raise BackendError("lm_head has a bias or an adapter; leave it out of adapter.targets")
         row = [self.tokenizer.end_id, self.tokenizer.pad_id]
         hidden = self.states([row])
         ids = torch.tensor([row], device=self.device)

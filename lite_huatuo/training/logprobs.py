@@ -6,16 +6,14 @@ through lm_head: position q - 1 + t of a row predicts its reply token t.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from lite_huatuo.training.ppo_math import entropy
-
-CHUNK_TOKENS = 512  # positions whose logits (CHUNK_TOKENS, V) exist at once in float32
+CHUNK_NUMBERS = 2**23  # logits that exist at once: 32 MiB in float32
 
 
 @dataclass(frozen=True)
@@ -57,32 +55,61 @@ def collate(
 
 
 def token_logprobs(
-    hidden: Tensor,
-    targets: Tensor,
-    lm_head: Callable[[Tensor], Tensor],
-    *,
-    temperature: float,
-    chunk: int = CHUNK_TOKENS,
+    hidden: Tensor, targets: Tensor, lm_head: torch.nn.Linear, *, temperature: float, numbers: int = CHUNK_NUMBERS
 ) -> tuple[Tensor, Tensor]:
     """Return (log-probability of each target, entropy), both (N,) float32.
 
-    The distribution is softmax(lm_head(hidden) / temperature); hidden (N, H), targets (N,).
-    Where gradients flow, each chunk's logits are recomputed in backward.
+    The distribution is softmax(lm_head(hidden) / temperature); hidden (N, H), targets (N,). At most `numbers` logits
+    exist at once, whatever N and V: each chunk's are computed again in backward. lm_head is frozen and has no bias.
     """
+    weight = lm_head.weight
+    assert lm_head.bias is None and not weight.requires_grad, "lm_head is a frozen product"
+    rows = max(1, numbers // weight.shape[0])
+    return _TokenLogprobs.apply(hidden.to(weight.device), targets.to(weight.device), weight, temperature, rows)
 
-    def one(part: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        logits = lm_head(part).float() / temperature
-        wanted = wanted.to(logits.device)
-        logprobs = torch.gather(logits, 1, wanted.unsqueeze(1)).squeeze(1) - torch.logsumexp(logits, dim=1)
-        return logprobs, entropy(logits)
 
-    pieces = []
-    for part, wanted in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-        pieces.append(
-            checkpoint(one, part, wanted, use_reentrant=False) if torch.is_grad_enabled() else one(part, wanted)
-        )
-    logprobs, entropies = zip(*pieces, strict=True)
-    return torch.cat(logprobs), torch.cat(entropies)
+class _TokenLogprobs(torch.autograd.Function):
+    """Log-probabilities and entropies chunk by chunk, with the gradient written out: two products and few passes."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, hidden: Tensor, targets: Tensor, weight: Tensor, temperature: float, rows: int
+    ) -> tuple[Tensor, Tensor]:
+        found = []
+        for part, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):
+            logits = _logits(part, weight, temperature)
+            total = torch.logsumexp(logits, dim=1)
+            logits.sub_(total[:, None])
+            found.append((logits.gather(1, wanted[:, None])[:, 0], -(torch.exp(logits).mul_(logits)).sum(dim=1), total))
+        logprobs, entropies, totals = (torch.cat(each) for each in zip(*found, strict=True))
+        ctx.save_for_backward(hidden, targets, weight, entropies, totals)
+        ctx.temperature, ctx.rows = temperature, rows
+        return logprobs, entropies
+
+    @staticmethod
+    def backward(ctx: Any, of_logprobs: Tensor, of_entropies: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        hidden, targets, weight, entropies, totals = ctx.saved_tensors
+        bent = bool(of_entropies.any())
+        gradients = []
+        for part, wanted, spread, total, up, up_entropy in zip(
+            *(x.split(ctx.rows) for x in (hidden, targets, entropies, totals, of_logprobs, of_entropies)), strict=True
+        ):
+            logprobs = _logits(part, weight, ctx.temperature).sub_(total[:, None])
+            p = torch.exp(logprobs)
+            # d logprob / d logit = [target] - p;  d entropy / d logit = -p * (log p + entropy)
+            if bent:
+                logits = logprobs.add_(spread[:, None]).mul_(-up_entropy[:, None]).sub_(up[:, None]).mul_(p)
+            else:
+                logits = p.mul_(-up[:, None])
+            logits.scatter_add_(1, wanted[:, None], up[:, None])
+            gradients.append(logits.div_(ctx.temperature).to(weight.dtype) @ weight)
+        return torch.cat(gradients), None, None, None, None
+
+
+def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    """Return logits / temperature (n, V) float32."""
+    logits = (hidden @ weight.t()).float()
+    return logits if temperature == 1.0 else logits.div_(temperature)
 
 
 def microbatches(lengths: Sequence[int], *, budget: int, padded: bool = True) -> list[list[int]]:

@@ -20,6 +20,7 @@ METRICS: dict[str, str] = {
     "policy/loss": "clipped surrogate loss, mean over the update's optimizer steps",
     "policy/approx_kl": "k3 estimate of KL(old policy || new policy) per token, last epoch",
     "policy/clip_share": "share of tokens whose ratio was clipped, mean over the update's optimizer steps",
+    "policy/weight_mean": "mean importance weight; 1 where the sampler's log-probabilities are the actor's",
     "policy/entropy": "mean entropy of the sampling distribution at reply tokens in the rollout, nats",
     "policy/gradient_norm": "norm of the actor's gradient before clipping, mean over the optimizer steps",
     "policy/learning_rate": "actor's learning rate at the last optimizer step",
@@ -46,6 +47,9 @@ METRICS: dict[str, str] = {
     "time/rollout_seconds": "sampling replies",
     "time/scoring_seconds": "verifier, log-probabilities of actor and reference, values",
     "time/learning_seconds": "PPO epochs",
+    "memory/rollout_mib": "most memory in use while replies were sampled: allocated on CUDA, resident on a CPU",
+    "memory/scoring_mib": "the same while the rollout was scored",
+    "memory/learning_mib": "the same in the PPO epochs",
     "time/tokens_per_second": "reply tokens of the update divided by its total time",
 }
 

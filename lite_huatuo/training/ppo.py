@@ -10,7 +10,6 @@ at the stop token itself instead of one position later, gradients clipped for ac
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -32,6 +31,7 @@ from lite_huatuo.training import (
     rollout,
     watch,
 )
+from lite_huatuo.training.phases import Phases
 from lite_huatuo.training.ppo_stage import Stage, State
 from lite_huatuo.training.ppo_update import learning_rate_factor
 from lite_huatuo.training.progress import Progress, Quiet
@@ -82,26 +82,14 @@ def train(recipe: Recipe, run: RunDir, progress: Progress | None = None, *, acce
 
 def _update(stage: Stage) -> None:
     """Do one update, the five steps."""
-    settings, update = stage.settings, stage.state.update + 1
-    clock = [time.perf_counter()]
+    settings, update, phases = stage.settings, stage.state.update + 1, Phases()
 
     # 1 collect
     count = settings.rollout.episodes
-    episodes = _collect(stage, inputs.pick(stage.problems, stage.state.update * count, count, settings.seed))
-    clock.append(time.perf_counter())
-    with rollout.judging(episodes, stage.verifier, truncated=settings.truncated):
-        measured = rollout.measure(
-            stage.shared,
-            stage.learner.head,
-            episodes,
-            temperature=settings.rollout.temperature,
-            microbatch_tokens=settings.microbatch_tokens,
-            sampled=stage.sampled,
-            weight_cap=settings.rollout.weight_cap,
-            trunk_layers=stage.learner.coefficients.trunk_layers,
-        )
-    data = _judged(stage, rollout.scored(measured), update)
-    clock.append(time.perf_counter())
+    with phases("rollout"):
+        episodes = _collect(stage, inputs.pick(stage.problems, stage.state.update * count, count, settings.seed))
+    with phases("scoring"):
+        data = _judged(stage, rollout.scored(_measure(stage, episodes)), update)
 
     # 2 shape rewards
     mask = data.reply_mask
@@ -114,24 +102,25 @@ def _update(stage: Stage) -> None:
     used = ppo_math.masked_whiten(advantages, mask) if settings.whiten_advantages else advantages
 
     # 4 epochs of minibatches
-    figures = stage.learner.learn(
-        data,
-        used,
-        returns,
-        epochs=settings.epochs,
-        minibatches=settings.minibatches,
-        target_kl=settings.target_kl,
-        train_actor=update > settings.critic_warmup_updates,
-        factors=_factors(stage),
-    )
-    clock.append(time.perf_counter())
+    with phases("learning"):
+        figures = stage.learner.learn(
+            data,
+            used,
+            returns,
+            epochs=settings.epochs,
+            minibatches=settings.minibatches,
+            target_kl=settings.target_kl,
+            train_actor=update > settings.critic_warmup_updates,
+            factors=_factors(stage),
+        )
 
     # 5 log, sample, checkpoint
     row = {
         "update": update,
         **ppo_figures.figures(data, rewards, advantages, returns),
         **figures,
-        **ppo_figures.times(clock, data),
+        **phases.figures,
+        "time/tokens_per_second": int(mask.sum()) / phases.seconds,
     }
     stage.state.update = update
     _conclude(stage, episodes, row)
@@ -166,6 +155,22 @@ def _collect(stage: Stage, problems: list[VerifiableProblem]) -> list[Episode]:
             batch_size=settings.batch_size,
             temperature=settings.temperature,
             top_p=settings.top_p,
+        )
+
+
+def _measure(stage: Stage, episodes: list[Episode]) -> Rollout:
+    """Judge the episodes, while their log-probabilities and values are computed where the verifier only waits."""
+    settings = stage.settings
+    with rollout.judging(episodes, stage.verifier, truncated=settings.truncated):
+        return rollout.measure(
+            stage.shared,
+            stage.learner.head,
+            episodes,
+            temperature=settings.rollout.temperature,
+            microbatch_tokens=settings.microbatch_tokens,
+            sampled=stage.sampled,
+            weight_cap=settings.rollout.weight_cap,
+            trunk_layers=stage.learner.coefficients.trunk_layers,
         )
 
 

@@ -23,6 +23,7 @@ def figures(data: Rollout, rewards: Any, advantages: Any, returns: Any) -> dict[
         "score/dropped": len(data.dropped),
         "reply/length_mean": sum(lengths) / len(lengths),
         "reply/length_max": max(lengths),
+        "policy/weight_mean": ppo_math.masked_mean(data.weights, mask).item(),
         "policy/entropy": ppo_math.masked_mean(data.entropy, mask).item(),
         "reference/kl_per_token": ppo_math.masked_mean(kl, mask).item(),
         "reference/kl_per_reply": ppo_math.masked_sum(kl, mask).item() / len(episodes),
@@ -32,10 +33,3 @@ def figures(data: Rollout, rewards: Any, advantages: Any, returns: Any) -> dict[
         "value/mean": ppo_math.masked_mean(data.values, mask).item(),
         **({} if explained != explained else {"value/explained_variance": explained}),
     }
-
-
-def times(clock: list[float], data: Rollout) -> dict[str, float]:
-    """Return the update's seconds by phase and its speed."""
-    names = ("time/rollout_seconds", "time/scoring_seconds", "time/learning_seconds")
-    seconds = {name: after - before for name, before, after in zip(names, clock, clock[1:], strict=False)}
-    return {**seconds, "time/tokens_per_second": int(data.reply_mask.sum()) / (clock[-1] - clock[0])}

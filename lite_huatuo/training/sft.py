@@ -98,7 +98,7 @@ def _fit(recipe: Recipe, run: RunDir, shared: SharedBase, rows: sft_data.SFTRows
     checkpoint = _latest(run.stage("sft") / "checkpoints")
     last = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
     run.rewind("sft", "step", last)
-    arguments = trainer_arguments(recipe, run, evaluate=bool(rows.evaluation))
+    arguments = trainer_arguments(recipe, run, evaluate=bool(rows.evaluation), packs=shared.packs)
     forward = shared.causal.__dict__.get("forward")
     trainer = SFTTrainer(
         model=shared.peft,
@@ -122,18 +122,15 @@ def _fit(recipe: Recipe, run: RunDir, shared: SharedBase, rows: sft_data.SFTRows
     shared.causal.config.use_cache = True
 
 
-def trainer_arguments(recipe: Recipe, run: RunDir, *, evaluate: bool) -> Any:
-    """Return TRL's SFTConfig for a recipe."""
+def trainer_arguments(recipe: Recipe, run: RunDir, *, evaluate: bool, packs: bool) -> Any:
+    """Return TRL's SFTConfig for a recipe; `packs`: the base's attention keeps examples apart that stand end to end."""
     import torch
     from trl import SFTConfig
 
     sft, cuda = recipe.sft, torch.cuda.is_available()
     dtype = backends.torch_dtype(recipe.base.compute_dtype)
-    packing = sft.packing == "on" or (
-        sft.packing == "auto"
-        and recipe.base.attention.startswith("flash")
-        and importlib.util.find_spec("flash_attn") is not None
-    )
+    packing = sft.packing == "on"
+    flash = recipe.base.attention.startswith("flash") and importlib.util.find_spec("flash_attn") is not None
     return SFTConfig(
         output_dir=str(run.stage("sft") / "checkpoints"),
         num_train_epochs=sft.epochs,
@@ -148,6 +145,7 @@ def trainer_arguments(recipe: Recipe, run: RunDir, *, evaluate: bool) -> Any:
         optim={"adamw": "adamw_torch", "paged_adamw_8bit": "paged_adamw_8bit"}[sft.optimizer],
         max_length=recipe.base.max_length if packing else None,  # sft_data has cut or dropped what is longer
         packing=packing,
+        padding_free=sft.packing == "auto" and (packs or flash),
         completion_only_loss=True,  # None would take token rows for plain text, and teach the queries as well
         gradient_checkpointing=sft.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": backends.REENTRANT[backends.choose(recipe.base.backend)]},

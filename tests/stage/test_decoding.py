@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -113,11 +112,12 @@ def few(shared: SharedBase) -> Iterator[None]:
 
 def expected(shared: SharedBase, query: list[int], temperature: float) -> dict[tuple[int, ...], float]:
     """The probability of every reply of at most two tokens."""
-    replies = [(1,), *((a, b) for a, b in itertools.product(FEW, FEW) if a != 1)]
-    batch = collate([query] * len(replies), [list(reply) for reply in replies], width=2, device="cpu")
     with shared.using("actor"), torch.no_grad():
-        logprobs, _ = reply_logprobs(shared, batch, temperature=temperature)
-    return {reply: math.exp(total) for reply, total in zip(replies, logprobs.sum(1).tolist(), strict=True)}
+        states = shared.states([[*query, token] for token in FEW])[len(query) - 1 :]
+        chances = torch.softmax(shared.lm_head(states).float() / temperature, dim=1)
+    first, second = chances[0], chances[1 :: len(query) + 1]
+    theory = {(a, b): (first[a] * second[i][b]).item() for i, a in enumerate(FEW) if a != 1 for b in FEW}
+    return {**theory, (1,): first[1].item()}
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])

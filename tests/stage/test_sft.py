@@ -25,13 +25,15 @@ def examples(files: dict[str, str]) -> list[dict]:
     return [{**row, "complex_cot": row["complex_cot"] + " Then wait." * n} for n, row in enumerate(rows)]
 
 
-def first_step(files: dict[str, str], rows: list[dict], folder: Path, microbatch: int) -> dict[str, float]:
+def first_step(
+    files: dict[str, str], rows: list[dict], folder: Path, microbatch: int, packing: str = "auto"
+) -> dict[str, float]:
     """Train one optimizer step on all rows at once and return its metrics."""
     folder.mkdir()
     jsonl.write(folder / "rows.jsonl", rows)
     tree = tiny.short_recipe(files)
     tree["data"].update(sft=str(folder / "rows.jsonl"), sft_limit=None, sft_eval_share=0.0)
-    tree["sft"].update(epochs=1.0, batch_size=8, microbatch_size=microbatch, early_checkpoints=[])
+    tree["sft"].update(epochs=1.0, batch_size=8, microbatch_size=microbatch, packing=packing, early_checkpoints=[])
     recipe = recipes.check(tree, "one step")
     run = RunDir.create(folder / "run", recipe.model_dump())
     sft.train(recipe, run)
@@ -59,6 +61,37 @@ def test_microbatches_do_not_matter(
     toy: dict[str, str], whole: dict[str, float], tmp_path: Path, microbatch: int
 ) -> None:
     same(whole, first_step(toy, examples(toy), tmp_path / "cut", microbatch))
+
+
+@pytest.mark.parametrize("packing", ["off", "on"])
+def test_padded_and_filled_up_rows_give_the_same(
+    toy: dict[str, str], whole: dict[str, float], tmp_path: Path, packing: str
+) -> None:
+    same(whole, first_step(toy, examples(toy), tmp_path / "other", 8, packing))
+
+
+def test_no_padding_goes_through_the_network(
+    toy: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, fresh = [], SharedBase.fresh
+
+    def watched(*args: object, **kwargs: object) -> SharedBase:
+        shared = fresh(*args, **kwargs)
+        first = shared.body.layers[0].mlp
+        first.register_forward_pre_hook(
+            lambda module, args: tokens.append(args[0].shape[:2].numel()) if module.training else None
+        )
+        return shared
+
+    monkeypatch.setattr(SharedBase, "fresh", watched)
+    first_step(toy, examples(toy), tmp_path / "watched", 4)
+    words = backends.load(toy["model"]).tokenizer
+    real = sum(
+        len(words.query(row["question"])) + len(words.reply(render(row["complex_cot"], row["response"])))
+        for row in examples(toy)
+    )
+    assert len(tokens) == 2
+    assert sum(tokens) == real
 
 
 def test_the_loss_is_that_of_reply_tokens_alone(toy: dict[str, str], whole: dict[str, float]) -> None:

@@ -47,7 +47,8 @@ def test_every_metric_is_defined_and_every_update_logged(toy_run: RunDir) -> Non
 
 def test_the_first_rollout_is_the_reference_itself(toy_run: RunDir) -> None:
     first = next(row for _, row in jsonl.iter_rows(toy_run.path / "ppo" / "metrics.jsonl") if row["update"] == 1)
-    assert first["reference/kl_per_token"] == 0.0, "a fresh actor's KL to the reference is exactly 0"
+    kl = first["reference/kl_per_token"]  # one was sampled token by token, the other reads the reply at once
+    assert abs(kl) < 1e-6, "a fresh actor's KL to the reference is 0"
     assert first["value/mean"] == 0.0, "a fresh critic predicts 0"
 
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from lite_huatuo.training.logprobs import CHUNK_TOKENS, Batch, collate, microbatches, token_logprobs
+from lite_huatuo.training.logprobs import CHUNK_NUMBERS, Batch, collate, microbatches, token_logprobs
 
 QUERIES, REPLIES = [[5, 6, 7], [8]], [[1, 2], [3, 4, 9]]
 
@@ -71,13 +72,13 @@ def test_any_batch_gives_its_tokens_back(episodes: list[tuple[list[int], list[in
 
 def test_episodes_together_score_like_each_alone() -> None:
     torch.manual_seed(0)
-    embed, head = nn.Embedding(10, 6), nn.Linear(6, 10, bias=False)
+    embed, head = nn.Embedding(10, 6), nn.Linear(6, 10, bias=False).requires_grad_(False)
 
     def measure(queries: list[list[int]], replies: list[list[int]], width: int) -> Tensor:
         batch = collate(queries, replies, width=width, device="cpu")
         # causal: a state knows what stands before it in its row, and itself
         hidden = torch.cat([torch.cumsum(embed(torch.tensor(row)), dim=0) for row in batch.rows])
-        logprobs, _ = token_logprobs(batch.gather(hidden), batch.targets, head, temperature=0.7, chunk=2)
+        logprobs, _ = token_logprobs(batch.gather(hidden), batch.targets, head, temperature=0.7, numbers=20)
         return batch.scatter(logprobs)
 
     together = measure(QUERIES, REPLIES, 4)
@@ -92,14 +93,22 @@ N, H, V = 7, 5, 11
 
 def made(seed: int = 0) -> tuple[Tensor, Tensor, nn.Linear]:
     torch.manual_seed(seed)
-    return torch.randn(N, H, requires_grad=True), torch.randint(0, V, (N,)), nn.Linear(H, V, bias=False)
+    head = nn.Linear(H, V, bias=False).requires_grad_(False)
+    return torch.randn(N, H, requires_grad=True), torch.randint(0, V, (N,)), head
+
+
+def same(size: int) -> nn.Linear:
+    """A head that gives its hidden states as logits."""
+    head = nn.Linear(size, size, bias=False).requires_grad_(False)
+    head.weight.copy_(torch.eye(size))
+    return head
 
 
 def test_two_tokens_by_hand() -> None:
     # logits (0, ln 3) at temperature 1: probabilities 1/4, 3/4; at temperature 0.5 logits double: 1/10, 9/10
     hidden, targets = torch.tensor([[0.0, 1.0986123], [0.0, 1.0986123]]), torch.tensor([0, 1])
     for temperature, expected in ((1.0, [0.25, 0.75]), (0.5, [0.1, 0.9])):
-        logprobs, _ = token_logprobs(hidden, targets, nn.Identity(), temperature=temperature)
+        logprobs, _ = token_logprobs(hidden, targets, same(2), temperature=temperature)
         assert_close(logprobs.exp(), torch.tensor(expected))
 
 
@@ -111,51 +120,67 @@ def test_numbers_and_gradients_equal_those_of_whole_logits(chunk: int, temperatu
 
     whole = torch.log_softmax(head(hidden) / temperature, dim=1)
     expected = whole.gather(1, targets[:, None]).squeeze(1), -(whole.exp() * whole).sum(1)
-    found = token_logprobs(hidden, targets, head, temperature=temperature, chunk=chunk)
+    found = token_logprobs(hidden, targets, head, temperature=temperature, numbers=chunk * V)
     gradients = []
     for logprobs, entropies in (expected, found):
-        gradients.append(torch.autograd.grad((weights * logprobs + more * entropies).sum(), [hidden, head.weight]))
+        gradients.append(torch.autograd.grad((weights * logprobs + more * entropies).sum(), hidden))
     for one, other in zip((*expected, *gradients[0]), (*found, *gradients[1]), strict=True):
         assert_close(other, one, rtol=1e-5, atol=1e-6)
     with torch.no_grad():
-        again = token_logprobs(hidden, targets, head, temperature=temperature, chunk=chunk)
+        again = token_logprobs(hidden, targets, head, temperature=temperature, numbers=chunk * V)
         for one, other in zip(found, again, strict=True):
             assert_close(other, one, rtol=0, atol=0)
             assert not other.requires_grad
 
 
-@pytest.mark.parametrize("gradients", [True, False])
-def test_no_more_than_a_chunk_of_logits_exists_at_once(gradients: bool) -> None:
+def test_without_an_entropy_term_the_gradient_is_that_of_the_log_probabilities() -> None:
     hidden, targets, head = made()
-    sizes, kept = [], []
+    whole = torch.log_softmax(head(hidden), dim=1).gather(1, targets[:, None]).squeeze(1)
+    logprobs, _ = token_logprobs(hidden, targets, head, temperature=1.0, numbers=3 * V)
+    for each in (whole, logprobs):
+        each.gradient = torch.autograd.grad((each * torch.arange(N)).sum(), hidden)[0]
+    assert_close(logprobs.gradient, whole.gradient)
 
-    def watched(part: Tensor) -> Tensor:
-        sizes.append(len(part))
-        return head(part)
+
+@pytest.mark.parametrize("vocabulary", [1_000, 16_000])
+def test_memory_depends_on_neither_vocabulary_nor_length(vocabulary: int) -> None:
+    """The largest tensor that is made, forward and backward, holds `numbers` logits at most; none is kept."""
+    numbers, made_tensors, kept = 32_000, [], []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            out = func(*args, **(kwargs or {}))
+            made_tensors.extend(x.numel() for x in (out if isinstance(out, tuple) else (out,)) if torch.is_tensor(x))
+            return out
+
+    head = nn.Linear(4, vocabulary, bias=False).requires_grad_(False)
+    hidden = torch.randn(300, 4, requires_grad=True)
 
     def keep(tensor: Tensor) -> Tensor:
-        kept.append(tuple(tensor.shape))
+        kept.append(tensor.numel() if tensor.data_ptr() != head.weight.data_ptr() else 0)
         return tensor
 
-    with torch.set_grad_enabled(gradients), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logprobs, _ = token_logprobs(hidden, targets, watched, temperature=1.0, chunk=3)
-    assert sizes == [3, 3, 1]
-    assert not [shape for shape in kept if shape[-1:] == (V,)], "logits are kept for backward"
-    if gradients:
+    with Watch(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logprobs, _ = token_logprobs(
+            hidden, torch.zeros(300, dtype=torch.int64), head, temperature=1.0, numbers=numbers
+        )
         logprobs.sum().backward()
-        assert sorted(sizes) == [1, 1, 3, 3, 3, 3]  # recomputed, chunk by chunk
+    weight = head.weight.numel()  # its transpose is a view
+    assert max(size for size in made_tensors if size != weight) <= numbers
+    assert max(kept) <= 300 * 4
 
 
 def test_results_are_float32_whatever_the_head_computes_in() -> None:
     hidden, targets, head = made()
-    logprobs, entropies = token_logprobs(hidden.bfloat16(), targets, head.bfloat16(), temperature=1.0)
+    head = head.bfloat16()
+    logprobs, entropies = token_logprobs(hidden.bfloat16(), targets, head, temperature=1.0)
     assert (logprobs.dtype, entropies.dtype) == (torch.float32, torch.float32)
     assert_close(logprobs, torch.log_softmax(head(hidden.bfloat16()).float(), 1).gather(1, targets[:, None]).squeeze(1))
 
 
 def test_huge_logits_stay_finite() -> None:
     hidden = torch.tensor([[3e4, -3e4, 0.0]])
-    logprobs, entropies = token_logprobs(hidden, torch.tensor([1]), nn.Identity(), temperature=1.0)
+    logprobs, entropies = token_logprobs(hidden, torch.tensor([1]), same(3), temperature=1.0)
     assert (logprobs.item(), entropies.item()) == (-6e4, 0.0)
 
 
@@ -189,4 +214,5 @@ def test_microbatches_by_hand() -> None:
 
 
 def test_the_chunk_fits_a_consumer_gpu() -> None:
-    assert CHUNK_TOKENS * 152_064 * 4 < 2**29  # Qwen2.5's vocabulary in float32: under half a gibibyte
+    assert CHUNK_NUMBERS * 4 < 2**28  # bytes in float32, a few of which exist at once
+    assert CHUNK_NUMBERS > 32 * 152_064  # Qwen2.5's vocabulary: not one position at a time
