@@ -33,7 +33,9 @@ def question(text: str, **more: Any) -> Request:
     return Request(**{"step": "test", "prompt": text, "max_tokens": 50, **more})
 
 
-def use(folder: Path, profile: Profile, work: Callable[[Teacher], Awaitable[Any]], **options: Any) -> Any:
+def use(
+    folder: Path, profile: Profile, work: Callable[[Teacher], Awaitable[Any]], **options: Any
+) -> Any:
     """Run `work` with a teacher on the folder's store, opened afresh."""
 
     async def run() -> Any:

@@ -63,7 +63,8 @@ def token_logprobs(
     exist at once, whatever N and V: each chunk's are computed again in backward. lm_head is frozen and has no bias.
     """
     weight = lm_head.weight
-    assert lm_head.bias is None and not weight.requires_grad, "lm_head is a frozen product"
+    assert lm_head.bias is None, "the logits are a product"
+    assert not weight.requires_grad, "lm_head is frozen"
     rows = max(1, numbers // weight.shape[0])
     return _TokenLogprobs.apply(hidden.to(weight.device), targets.to(weight.device), weight, temperature, rows)
 
@@ -72,7 +73,7 @@ class _TokenLogprobs(torch.autograd.Function):
     """Log-probabilities and entropies chunk by chunk, with the gradient written out: two products and few passes."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden: Tensor, targets: Tensor, weight: Tensor, temperature: float, rows: int
     ) -> tuple[Tensor, Tensor]:
         found = []
@@ -87,7 +88,7 @@ class _TokenLogprobs(torch.autograd.Function):
         return logprobs, entropies
 
     @staticmethod
-    def backward(ctx: Any, of_logprobs: Tensor, of_entropies: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, of_logprobs: Tensor, of_entropies: Tensor) -> tuple[Tensor | None, ...]:
         hidden, targets, weight, entropies, totals = ctx.saved_tensors
         bent = bool(of_entropies.any())
         gradients = []

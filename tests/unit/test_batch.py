@@ -46,7 +46,7 @@ def test_what_is_asked_at_one_moment_is_one_job_at_the_batch_price(tmp_path: Pat
         assert (jobs(server), sum(server.calls.values())) == (1, 20)
         assert server.paths["POST /v1/chat/completions"] == 0
         assert server.keys == {f"Bearer {KEY}"}
-    (row,) = ledger(tmp_path / "store.db")
+    row, = ledger(tmp_path / "store.db")
     assert (row.calls, row.failed, row.unanswered) == (20, 0, 0)
     assert row.dollars == pytest.approx((row.input + row.output) * 0.0005)
 
@@ -72,7 +72,7 @@ def test_lines_that_fail_go_into_the_next_job(tmp_path: Path) -> None:
         assert ask(tmp_path, server, TWENTY) == UPPER
         assert 1 < jobs(server) <= 6
         sent = sum(server.calls.values())
-    (row,) = ledger(tmp_path / "store.db")
+    row, = ledger(tmp_path / "store.db")
     assert (row.calls, row.failed, row.unanswered) == (20, sent - 20, 0)
 
 
@@ -121,7 +121,7 @@ def test_a_job_refused_for_good_stops_all(tmp_path: Path) -> None:
         said = ask(tmp_path, server, TWENTY)
         assert all(text.startswith("APIError: the batch job batch_0 was refused (invalid_model: ") for text in said)
         assert jobs(server) == 1
-    (row,) = ledger(tmp_path / "store.db")
+    row, = ledger(tmp_path / "store.db")
     assert (row.failed, row.unanswered, row.dollars) == (20, 0, 0.0)
 
 
@@ -167,7 +167,7 @@ def test_a_run_killed_while_it_waits_takes_its_job_up_again(tmp_path: Path) -> N
         more = [*TWENTY, question("new")]
         assert ask(tmp_path, server, more, budget=30.0) == [*UPPER, "NEW"]
         assert (jobs(server), sum(server.calls.values())) == (2, 21)
-    (row,) = ledger(tmp_path / "store.db")
+    row, = ledger(tmp_path / "store.db")
     assert (row.calls, row.failed, row.unanswered) == (21, 0, 0)
     with Store(tmp_path / "store.db") as store:
         assert store.take_waves(f"default at {server.url}") == []
@@ -207,7 +207,7 @@ def test_a_run_killed_before_it_knew_its_job_finds_it_or_sends_again(
             use(tmp_path, profile_of(server, HALF), give_up, **OPTIONS)
         assert ask(tmp_path, server, TWENTY) == UPPER
         assert (jobs(server), sum(server.calls.values())) == (1, 20)
-    (row,) = ledger(tmp_path / "store.db")
+    row, = ledger(tmp_path / "store.db")
     assert (row.calls, row.failed, row.unanswered) == (20, 0 if made else 20, 0)
 
 

@@ -41,7 +41,7 @@ def test_a_reply_comes_back_and_a_rerun_is_free(tmp_path: Path) -> None:
             said = use(tmp_path, profile_of(server), lambda teacher: outcomes(teacher, requests))
             assert said == [f"Q{number}" for number in range(20)]
         assert sum(server.calls.values()) == 20
-    (row,) = ledger(tmp_path / "store.db")
+    row, = ledger(tmp_path / "store.db")
     assert (row.step, row.calls, row.failed, row.unanswered) == ("test", 20, 0, 0)
     assert row.dollars == pytest.approx((row.input + row.output) * 0.001)
 
@@ -90,7 +90,7 @@ def test_a_passing_fault_is_tried_again(tmp_path: Path, kind: str) -> None:
     with ScriptedServer(echo, faults=first_fails(kind)) as server:
         assert use(tmp_path, profile_of(server, "timeout=0.5"), lambda teacher: teacher.ask(question("q"))) == "Q"
         assert list(server.calls.values()) == [2]
-    (row,) = ledger(tmp_path / "store.db")
+    row, = ledger(tmp_path / "store.db")
     assert (row.calls, row.failed, row.unanswered) == (1, 1, 0)
     billed = kind in ("hang", "cut", "not-json")  # nobody knows whether it was: it counts at its worst case
     reply = (row.input + row.output) * 0.001
@@ -123,7 +123,7 @@ def test_where_nobody_listens_that_is_told_and_costs_nothing(tmp_path: Path) -> 
         profile = profile_of(server)
     with pytest.raises(ReplyError, match=rf"2 tries failed; the last: no connection to {server.url} \(.+Error\)"):
         use(tmp_path, profile, lambda teacher: teacher.ask(question("q")), retries=Retries(tries=2, first=0.01))
-    (row,) = ledger(tmp_path / "store.db")
+    row, = ledger(tmp_path / "store.db")
     assert (row.failed, row.dollars) == (2, 0.0)
 
 
@@ -188,7 +188,7 @@ def test_thirty_per_cent_faults_end_in_replies_or_reasons_and_the_counts_add_up(
     final = sum(faulted[kind] for kind in ("empty", "refusal", "length", "filter"))
     assert sum(text.startswith("Unusable") for text in said) == final
     assert sum(text.startswith("Q") for text in said) == 200 - final - faulted["broken"]
-    (row,) = ledger(tmp_path / "store.db")
+    row, = ledger(tmp_path / "store.db")
     assert (row.calls, row.failed, row.unanswered) == (200, sent - 200, 0)
     assert (usage.sent, usage.answered, usage.failed) == (sent, 200, sent - 200)
 

@@ -94,7 +94,7 @@ def test_a_call_under_way_is_kept_though_its_asker_is_cancelled(tmp_path: Path) 
 
         use(tmp_path, profile_of(server, "concurrency=4"), leave_early)
         assert sum(server.calls.values()) == 4
-    (row,) = ledger(tmp_path / "store.db")
+    row, = ledger(tmp_path / "store.db")
     assert (row.calls, row.failed, row.unanswered) == (4, 0, 0)
 
 
@@ -135,7 +135,7 @@ def test_kill_9_costs_only_the_calls_under_way(tmp_path: Path) -> None:
         )
         assert said == [f"Q{number}" for number in range(60)]
         sent = sum(server.calls.values())
-    (row,) = ledger(tmp_path / "store.db")
+    row, = ledger(tmp_path / "store.db")
     assert row.calls == 60
     under_way = 2 * 8 * kills  # eight on the wire, and as many whose reply was not on the disk yet
     assert sent - 60 <= under_way
