@@ -221,7 +221,7 @@ def update(network: Network, optimizers: dict[str, Any], contender: protocol.Con
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--row-tokens", type=int, default=512, help="most tokens of the episodes in one row")
+    parser.add_argument("--row-tokens", type=int, default=256, help="most tokens of the episodes in one row")
     contender = protocol.Contender(parser)
     torch.set_num_threads(contender.work["threads"])
     torch.manual_seed(contender.work["seed"])

@@ -143,7 +143,7 @@ def update(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--microbatch-tokens", type=int, default=512, help="most tokens in one forward pass")
+    parser.add_argument("--microbatch-tokens", type=int, default=256, help="most tokens in one forward pass")
     parser.add_argument("--trunk", type=int, default=0, help="layers of the critic's own on the reference's trunk")
     parser.add_argument("--keep-dequantised", action="store_true", help="NF4: float32 copies beside the weights")
     contender = protocol.Contender(parser)
