@@ -50,7 +50,7 @@ FLOORS = {
         "verifier.sampling",
         "verifier.acceptance",
         *("verifier.choose", "verifier.adapter", "verifier.card"),
-        *("training.rollout", "training.decoding", "training.decoding_padded"),
+        *("training.rollout", "training.decoding", "training.decoding_padded", "training.vllm_engine"),
         "training.heldout",
         "training.checkpoint",
         "training.inputs",

@@ -72,10 +72,12 @@ def load(
     chat_template: str | None = None,
     max_length: int = 2048,
     device_map: Any = None,
+    vllm_rank: int | None = None,
 ) -> LoadedBase:
     """Load and quantise a base, frozen; the arguments are those of a recipe's `base` section.
 
-    `device_map` None puts all of it on the first CUDA device, or the CPU.
+    `device_map` None puts all of it on the first CUDA device, or the CPU. `vllm_rank`: vLLM will write replies with
+    adapters of that rank; unsloth then builds its engine around the same weights.
     """
     import torch
 
@@ -88,6 +90,8 @@ def load(
         "quantization_config": quantization_config(quantization, double_quantization, torch_dtype(compute_dtype)),
         "device_map": device_map or {"": "cuda:0" if torch.cuda.is_available() else "cpu"},
     }
+    if chosen == "unsloth" and vllm_rank is not None:
+        arguments.update(fast_inference=True, max_lora_rank=vllm_rank)
     loader = _load_unsloth if chosen == "unsloth" else _load_plain
     try:
         tokenizer = tokenizers.load(folder, revision=revision, chat_template=chat_template)

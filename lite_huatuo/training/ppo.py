@@ -146,16 +146,14 @@ def _collect(stage: Stage, problems: list[VerifiableProblem]) -> list[Episode]:
     """Sample one reply per problem from the actor."""
     settings = stage.settings.rollout
     queries = [stage.shared.tokenizer.query(problem.question) for problem in problems]
+    limits: dict[str, Any] = {
+        "max_reply_length": settings.max_reply_length, "temperature": settings.temperature, "top_p": settings.top_p,
+    }  # fmt: skip
+    if stage.engine is not None:
+        replies = stage.engine.decode(stage.shared, "actor", queries, **limits)
+        return [rollout.episode(stage.shared, *each) for each in zip(problems, queries, replies, strict=True)]
     with stage.shared.using("actor"):
-        return rollout.generate(
-            stage.shared,
-            problems,
-            queries,
-            max_reply_length=settings.max_reply_length,
-            batch_size=settings.batch_size,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-        )
+        return rollout.generate(stage.shared, problems, queries, batch_size=settings.batch_size, **limits)
 
 
 def _measure(stage: Stage, episodes: list[Episode]) -> Rollout:

@@ -15,6 +15,7 @@ from lite_huatuo.run_dir import RunDir
 from lite_huatuo.training import inputs, trackers
 from lite_huatuo.training.ppo_update import Coefficients, Learner
 from lite_huatuo.training.progress import Progress
+from lite_huatuo.training.vllm_engine import VllmEngine
 from lite_huatuo.training.watch import WatchState
 from lite_huatuo.verifier import choose
 from lite_huatuo.verifier.base import Verifier
@@ -41,6 +42,7 @@ class Stage:
     learner: Learner
     verifier: Verifier
     second: Verifier | None
+    engine: VllmEngine | None  # None: the base writes its replies itself
     problems: list[VerifiableProblem]
     selection: list[VerifiableProblem]
     heldout: list[VerifiableProblem]
@@ -54,6 +56,8 @@ class Stage:
     def sampled(self) -> bool:
         """Whether the log-probabilities of the sampling itself are used: they are exact where the base is float32."""
         asked = self.settings.rollout.logprobs
+        if self.engine is not None and asked == "auto":
+            return False
         return self.shared.exact if asked == "auto" else asked == "sampled"
 
     @property
@@ -70,7 +74,10 @@ def count_updates(settings: PPO) -> int:
 def assemble(recipe: Recipe, run: RunDir, progress: Progress, start: Path) -> Stage:
     """Load data, base and verifiers; actor, critic and reference begin as the SFT adapter in the folder `start`."""
     data = inputs.read(**recipe.input_arguments())
-    loaded = backends.load(**recipe.base.model_dump(), device_map=recipe.device_map())
+    by_vllm = recipe.ppo.rollout.engine == "vllm"
+    loaded = backends.load(
+        **recipe.base.model_dump(), device_map=recipe.device_map(), vllm_rank=recipe.adapter.rank if by_vllm else None
+    )
     judges = [section.model_dump() for section in (recipe.verifier, recipe.ppo.watch.verifier) if section is not None]
     adapters = {"reference": start, "actor": start, "critic": start, **choose.adapters(*judges)}
     shared = SharedBase.from_adapters(loaded, adapters, ("actor", "critic"))
@@ -86,6 +93,7 @@ def assemble(recipe: Recipe, run: RunDir, progress: Progress, start: Path) -> St
         learner=_learner(recipe.ppo, shared),
         verifier=verifier,
         second=second[0] if second else None,
+        engine=_engine(recipe, loaded) if by_vllm else None,
         problems=problems,
         selection=data.selection,
         heldout=data.heldout,
@@ -94,6 +102,14 @@ def assemble(recipe: Recipe, run: RunDir, progress: Progress, start: Path) -> St
         least_judged_share=recipe.verifier.least_judged_share,
         log=trackers.Log(recipe.report_to, run.path / "ppo"),
         state=State(),
+    )
+
+
+def _engine(recipe: Recipe, loaded: backends.LoadedBase) -> VllmEngine:
+    base = recipe.base
+    dtype = str(backends.torch_dtype(base.compute_dtype)).removeprefix("torch.")
+    return VllmEngine.open(
+        loaded, quantization=base.quantization, dtype=dtype, max_length=base.max_length, rank=recipe.adapter.rank
     )
 
 

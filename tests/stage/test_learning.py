@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -73,6 +75,36 @@ def gradient(learner: Learner, made: list[Episode], members: list[int]) -> torch
 
 def relative(one: torch.Tensor, other: torch.Tensor) -> float:
     return ((one - other).norm() / one.norm()).item()
+
+
+def test_a_samplers_own_log_probabilities_are_used_or_weighed(toy: dict[str, str], toy_run: RunDir) -> None:
+    """Told numbers are taken as they are where they are exact; else they make importance weights, which the actor's
+    gradient follows."""
+    learner = make(toy, toy_run)
+    made = episodes()
+    actual, _, _ = collected(learner, made)
+    for row, each in enumerate(made):
+        each.logprobs = (actual.logprobs[row, : len(each.reply)] - 0.1).tolist()
+        each.entropies = [1.0] * len(each.reply)
+    arguments = {"temperature": 0.7, "microbatch_tokens": 10_000}
+    told = measure(learner.shared, learner.head, made, sampled=True, **arguments)
+    mask = told.reply_mask
+    torch.testing.assert_close(told.logprobs[mask], actual.logprobs[mask] - 0.1)
+    assert bool((told.weights == 1).all())
+    for cap, expected in ((2.0, torch.tensor(0.1).exp()), (1.05, torch.tensor(1.05))):
+        own = measure(learner.shared, learner.head, made, weight_cap=cap, **arguments)
+        torch.testing.assert_close(own.logprobs, actual.logprobs)
+        torch.testing.assert_close(own.weights[mask], expected.expand(int(mask.sum())), rtol=1e-4, atol=0)
+    learner.coefficients = replace(learner.coefficients, entropy_coef=0.0)
+    plain = gradient(learner, episodes(), list(range(8)))
+    heavier = gradient(learner, made, list(range(8)))  # `measure` cuts off at 1.0 unless told
+    assert relative(plain, heavier) < 1e-5
+    for each in made:
+        each.logprobs = [number + 0.3 for number in each.logprobs]  # now 0.2 above: weights of exp(-0.2)
+    lighter = gradient(learner, made, list(range(8)))
+    actor = sum(p.numel() for group in learner.optimizers["actor"].param_groups for p in group["params"])
+    assert relative(plain[:actor] * torch.tensor(-0.2).exp(), lighter[:actor]) < 1e-3
+    assert relative(plain[actor:], lighter[actor:]) < 1e-5
 
 
 @pytest.mark.parametrize("budget", [1, 16, 40], ids=["8 of 1", "some", "fewer"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -152,16 +153,16 @@ def test_a_text_that_is_too_long_loses_the_middle_of_its_reply(toy: dict[str, st
     text = words.decode(ids)
     assert len(ids) <= 80
     assert "Right answer: rest" in text
-    assert "rest" in text.partition("Reply:")[2].partition("Rules:")[0]
+    assert "rest" in text.partition("Reply:")[2].partition("Rules")[0]
     assert "…" in text
-    assert text.endswith("Rules: right; nearness 10 of 10\nIs the reply right?"), "found in the whole reply"
+    assert text.endswith("Is the reply right? Rules say: right. Letters in common: all"), "found in the whole reply"
 
 
 def test_it_is_trained_on_the_text_that_it_judges(toy: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[str] = set()
     write = tuned_judge.text
 
-    def text(*parts: str) -> str:
+    def text(*parts: Any) -> str:
         seen.add(write(*parts))
         return write(*parts)
 
@@ -170,7 +171,7 @@ def test_it_is_trained_on_the_text_that_it_judges(toy: dict[str, str], monkeypat
     learnt, _ = set(seen), seen.clear()
     verifier.verify([row.item for row in parts.train])
     assert seen <= learnt
-    assert all("\nRules: " in one for one in seen)
+    assert all("Rules say: " in one for one in seen)
 
 
 def test_a_split_keeps_the_replies_to_a_question_together() -> None:

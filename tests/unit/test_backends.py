@@ -185,7 +185,16 @@ def test_unsloth_takes_the_arguments_we_give_it() -> None:
         for argument in function.args.args
     }
     given = backends.unsloth_arguments(
-        "m", torch.bfloat16, 2048, {"revision": None, "device_map": None, "quantization_config": None}
+        "m",
+        torch.bfloat16,
+        2048,
+        {
+            "revision": None,
+            "device_map": None,
+            "quantization_config": None,
+            "fast_inference": True,
+            "max_lora_rank": 16,
+        },
     )
     assert set(given) - names <= {"quantization_config"}, "this one goes through **kwargs, which from_pretrained reads"
 

@@ -184,3 +184,37 @@ def test_padding_changes_neither_loss_nor_gradient(garbage: float) -> None:
     for name in expected:
         assert_close(found[name], expected[name], rtol=0, atol=0)
     assert bool((found["gradient"][~mask] == 0).all())
+
+
+# importance weights: a sampler that is not quite the actor
+
+
+def test_importance_weights_by_hand() -> None:
+    mask = torch.tensor([[True, True, False]])
+    ours, theirs = torch.tensor([[-1.0, -1.0, 5.0]]), torch.tensor([[-1.0 - math.log(2), 0.0, -5.0]])
+    found = ppo_math.importance_weights(ours, theirs, mask, cap=1.5)
+    assert_close(found, torch.tensor([[1.5, math.exp(-1), 1.0]]))  # 2 is cut off at 1.5; masked: 1
+
+
+def test_weights_make_up_for_a_perturbed_sampler() -> None:
+    """Replies of one token, drawn from another distribution q than the actor's p, in exact proportion: with weights the
+    gradient is the one under p, without them it is another."""
+    counts = torch.tensor([50, 25, 12, 8, 5])  # of 100 episodes: q
+    advantage = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0])
+    logits = torch.tensor([0.3, 0.1, -0.2, 0.9, -1.0], requires_grad=True)
+    tokens = torch.repeat_interleave(torch.arange(5), counts)
+    mask = torch.ones(100, 1, dtype=torch.bool)
+
+    def gradient(weigh: bool) -> Tensor:
+        logprobs = torch.log_softmax(logits, 0)[tokens][:, None]
+        old, sampler = logprobs.detach(), torch.log(counts[tokens][:, None] / 100)
+        weights = ppo_math.importance_weights(old, sampler, mask, cap=1e9) if weigh else None
+        loss = ppo_math.policy_loss(
+            logprobs, old, advantage[tokens][:, None], mask, clip_range=0.2, tokens=100, weights=weights
+        )
+        return torch.autograd.grad(loss.loss, logits)[0]
+
+    p = torch.softmax(logits, 0)
+    exact = torch.autograd.grad(-(p * advantage).sum(), logits)[0]  # -E_p[A grad log p]
+    assert_close(gradient(True), exact, rtol=1e-4, atol=1e-6)
+    assert (gradient(False) - exact).norm() > 0.2 * exact.norm()
