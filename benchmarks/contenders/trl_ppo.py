@@ -3,10 +3,10 @@
 Its training loop is one function, so it runs whole and is held at the place where it takes the next batch. The reward
 model costs nothing here: its scores are made up. Replies get their drawn lengths by a logits processor.
 
-Settings tried, one thread: microbatches of 16, 4 and 2 episodes where there is one minibatch, generation and scoring in
-groups of 16 and 8. 4 and 2 learn alike, 16 takes a quarter more and three times the memory; groups of 8 and 16 take
-alike. So the defaults are 2 and 8, which need the least memory of the fastest. With more minibatches accumulation has to
-be 1, for the trainer steps its optimizer by accumulation and not by minibatch.
+Settings tried, one thread, processor seconds: microbatches of 16, 4 and 2 episodes where there is one minibatch;
+generation and scoring in groups of 16 and 8. 4 and 2 learn alike, 16 takes a quarter more and three times the memory;
+groups of 8 and 16 take alike. So the defaults are 2 and 8, which need the least memory of the fastest. With more
+minibatches accumulation has to be 1, for the trainer steps its optimizer by accumulation and not by minibatch.
 """
 
 from __future__ import annotations
