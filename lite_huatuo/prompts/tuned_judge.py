@@ -11,13 +11,18 @@ import unicodedata
 
 VERSION = 2
 MOST_ALIASES = 3  # of a ground truth that is a list; some hold hundreds
+SHARES = ("none", "few", "some", "many", "most", "all")  # of the letters, in fifths
 
 
-def text(question: str, final_response: str, ground_truth: str, finding: str) -> str:
-    """Return one thing to judge; the next token is the verdict. `finding` is a short line on what rules found."""
+def text(question: str, final_response: str, ground_truth: str, rules: str, near: float) -> str:
+    """Return one thing to judge; the next token is the verdict.
+
+    `rules` is a short word on what the rules said, `near` the nearness from 0 to 1. It comes last, in one word: the
+    verdict is read there, and a small model that has seen a few hundred replies does not find it further back.
+    """
     return (
         f"Question: {question}\nRight answer: {ground_truth}\nReply: {final_response}\n"
-        f"Rules: {finding}\nIs the reply right?"
+        f"Is the reply right? Rules say: {rules}. Letters in common: {SHARES[round(5 * near)]}"
     )
 
 

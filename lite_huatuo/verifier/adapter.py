@@ -122,23 +122,22 @@ class AdapterVerifier:
 
 def encode(tokenizer: StudentTokenizer, item: Item, max_length: int) -> list[int]:
     """Return the token ids of a text to judge. One that is too long loses the middle of its reply."""
-    ground_truth, finding = read(item)
-    ids = _ids(tokenizer, item.question, item.final_response, ground_truth, finding)
+    found = read(item)
+    ids = _ids(tokenizer, item.question, item.final_response, found)
     if len(ids) <= max_length:
         return ids
     reply = tokenizer.hf(item.final_response, add_special_tokens=False)["input_ids"]
     room = max(0, len(reply) - (len(ids) - max_length) - 8) // 2
     shorter = f"{tokenizer.decode(reply[:room])} … {tokenizer.decode(reply[len(reply) - room :])}"
-    return _ids(tokenizer, item.question, shorter, ground_truth, finding)[-max_length:]
+    return _ids(tokenizer, item.question, shorter, found)[-max_length:]
 
 
-def read(item: Item) -> tuple[str, str]:
-    """Return the ground truth as the judge is shown it, and the line on what the rules found in the whole reply."""
-    ground_truth, near = tuned_judge.nearest_aliases(item.ground_truth, item.final_response, item.question)
+def read(item: Item) -> tuple[str, str, float]:
+    """Return what is found in the whole reply: the ground truth's nearest aliases, what the rules say, and nearness."""
+    aliases, near = tuned_judge.nearest_aliases(item.ground_truth, item.final_response, item.question)
     verdict = exact.judge(item)
     reason = verdict.raw.partition(":")[0]  # without the words that matched: the ground truth shows them
-    said = "right" if verdict.correct else f"wrong, {reason}" if reason else "no verdict"
-    return ground_truth, f"{said}; nearness {round(10 * near)} of 10"
+    return aliases, "right" if verdict.correct else f"wrong, {reason}" if reason else "nothing", near
 
 
 def word_id(tokenizer: StudentTokenizer, word: str) -> int:
@@ -146,7 +145,6 @@ def word_id(tokenizer: StudentTokenizer, word: str) -> int:
     return int(tokenizer.hf(word, add_special_tokens=False)["input_ids"][0])
 
 
-def _ids(tokenizer: StudentTokenizer, question: str, reply: str, ground_truth: str, finding: str) -> list[int]:
-    text = tuned_judge.text(question, reply, ground_truth, finding)
-    ids: Any = tokenizer.hf(text, add_special_tokens=False)["input_ids"]
+def _ids(tokenizer: StudentTokenizer, question: str, reply: str, found: tuple[str, str, float]) -> list[int]:
+    ids: Any = tokenizer.hf(tuned_judge.text(question, reply, *found), add_special_tokens=False)["input_ids"]
     return list(ids)

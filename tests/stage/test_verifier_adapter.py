@@ -48,7 +48,7 @@ def train(toy: dict[str, str], mode: str, epochs: int) -> tuple[AdapterVerifier,
         epochs=epochs,
         batch_size=16,
         learning_rate=5e-3,
-        max_length=96,
+        max_length=160,
         microbatch_tokens=4096,
         threshold=0.5,
         seed=0,
@@ -149,9 +149,9 @@ def test_a_run_judged_by_its_own_base(
 
 def test_a_text_that_is_too_long_loses_the_middle_of_its_reply(toy: dict[str, str]) -> None:
     words = backends.load(toy["model"]).tokenizer
-    ids = encode(words, Item("Which cure?", "rest " + "and wait " * 200 + "water", "rest"), 80)
+    ids = encode(words, Item("Which cure?", "rest " + "and wait " * 200 + "water", "rest"), 128)
     text = words.decode(ids)
-    assert len(ids) <= 80
+    assert len(ids) <= 128
     assert "Right answer: rest" in text
     assert "rest" in text.partition("Reply:")[2].partition("Rules")[0]
     assert "…" in text
