@@ -5,7 +5,7 @@
 A random Llama (hidden 512, 8 layers, vocabulary 8192), 16 episodes, queries of 32 to 64 tokens, 3 epochs, LoRA of rank
 16. The lengths of the replies are drawn (log-normal, median 48, at most 256) and forced on every contender. Contenders:
 
-* `ours`: this project. `ours-trunk`: its critic has 4 of the 8 layers for itself, the others are the reference's.
+* `ours`: this project. `ours-trunk`: its critic has 2 of the 8 layers for itself, the others are the reference's.
   `ours-kept`: NF4 with `base.keep_dequantised`.
 * `trl-lora`, `trl-full`: TRL 1.12.0, the last release with PPO, in a virtual environment that is made on the first run
   (in ~/.cache/lite-huatuo/bench, 1.7 GB). LoRA on policy and value model, or full parameters in float32.
@@ -36,14 +36,22 @@ TRL = "1.12.0"
 PHASES = ("rollout", "scoring", "learning")
 CONTENDERS: dict[str, list[str]] = {  # name: script and arguments
     "ours": ["ours.py"],
-    "ours-trunk": ["ours.py", "--trunk", "4"],
+    "ours-trunk": ["ours.py", "--trunk", "2"],
     "ours-kept": ["ours.py", "--keep-dequantised"],
     "trl-lora": ["trl_ppo.py", "--peft", "lora"],
     "trl-full": ["trl_ppo.py", "--peft", "none"],
     "floor": ["floor.py"],
 }
 ONLY = {"trl-full": "none", "ours-kept": "nf4"}  # 4-bit weights cannot be trained; a float32 base has nothing to keep
-RATIOS = [("trl-lora", "ours"), ("trl-full", "ours"), ("ours", "floor"), ("ours-trunk", "ours"), ("ours-kept", "ours")]
+RATIOS = [
+    ("trl-lora", "ours"),
+    ("trl-lora", "ours-trunk"),
+    ("trl-full", "ours"),
+    ("ours", "floor"),
+    ("ours-trunk", "floor"),
+    ("ours", "trl-lora"),
+    ("ours-kept", "ours"),
+]
 
 
 class Process:
@@ -177,7 +185,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=5, help="that count; one more comes before them")
     parser.add_argument("--minibatches", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--quantization", nargs="+", choices=["none", "nf4"], default=["none", "nf4"])
-    standard = ["ours", "trl-lora", "trl-full", "floor"]
+    standard = ["ours", "ours-trunk", "trl-lora", "trl-full", "floor"]
     parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), default=standard)
     parser.add_argument("--threads", type=int, default=1, help="of every contender")
     parser.add_argument("--seed", type=int, default=0)

@@ -21,7 +21,7 @@ VOCABULARY = 8192
 RANK, ALPHA = 16, 32
 
 
-def write(folder: Path, *, updates: int, seed: int, threads: int) -> dict[str, Any]:
+def write(folder: Path, *, updates: int, seed: int, threads: int, episodes: int = EPISODES) -> dict[str, Any]:
     """Write the workload and return what stands in work.json. The same seed makes the same workload."""
     rng = random.Random(seed)
     stop, pad = _model(folder, rng, seed)
@@ -31,8 +31,8 @@ def write(folder: Path, *, updates: int, seed: int, threads: int) -> dict[str, A
         "threads": threads,
         "pad": pad,
         "stop": stop,
-        "queries": [[rng.randrange(first, VOCABULARY) for _ in range(rng.randint(32, 64))] for _ in range(EPISODES)],
-        "lengths": [[_length(rng) for _ in range(EPISODES)] for _ in range(updates)],
+        "queries": [[rng.randrange(first, VOCABULARY) for _ in range(rng.randint(32, 64))] for _ in range(episodes)],
+        "lengths": [[_length(rng) for _ in range(episodes)] for _ in range(updates)],
         "max_reply": MOST_REPLY,
         "epochs": 3,
         "temperature": 1.0,

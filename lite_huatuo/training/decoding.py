@@ -15,7 +15,6 @@ from torch import Tensor
 
 from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.models.slots import Slots
-from lite_huatuo.training.ppo_math import entropy
 
 READ_TOKENS = 4096  # query tokens that are read in one forward pass
 Choose = Callable[[Tensor, Sequence[int], Sequence[int]], Tensor]
@@ -36,21 +35,31 @@ class Reply:
 
 
 def sampler(temperature: float | None, top_p: float = 1.0) -> Choose:
-    """Return the choice of next tokens (n,) from logits (n, V) that are divided by the temperature already.
+    """Return the choice of next tokens (n,) from log-probabilities (n, V) at the temperature; None is greedy.
 
-    Temperature None is greedy. Rows and positions (which query, which reply token) are not looked at.
+    Rows and positions (which query, which reply token) are not looked at.
     """
     from transformers import TopPLogitsWarper
 
     cut = TopPLogitsWarper(top_p) if top_p < 1 else None
 
-    def choose(logits: Tensor, rows: Sequence[int], positions: Sequence[int]) -> Tensor:
+    def choose(logprobs: Tensor, rows: Sequence[int], positions: Sequence[int]) -> Tensor:
         if temperature is None:
-            return logits.argmax(dim=1)
-        scores = cut(None, logits) if cut else logits
-        return torch.multinomial(torch.softmax(scores, dim=1), 1)[:, 0]
+            return logprobs.argmax(dim=1)
+        return draw(torch.exp(cut(None, logprobs) if cut else logprobs))
 
     return choose
+
+
+def draw(weights: Tensor) -> Tensor:
+    """Draw one index (n,) from each row of weights (n, V), in proportion to them.
+
+    By the cumulative sum and one random number a row: torch.multinomial draws one for every weight, which for a large
+    vocabulary takes a CPU longer than the rest of lm_head.
+    """
+    sums = weights.cumsum(dim=1, dtype=torch.float64)
+    point = torch.rand(len(weights), 1, dtype=torch.float64, device=weights.device) * sums[:, -1:]
+    return torch.searchsorted(sums, point, right=True)[:, 0].clamp(max=weights.shape[1] - 1)
 
 
 @torch.no_grad()
@@ -130,15 +139,15 @@ class _Writer:
         """Choose the next token of some rows from their hidden states (n, H); let those that are finished leave."""
         logits = self.shared.lm_head(hidden).float()
         if self.temperature is not None:
-            logits = logits / self.temperature
+            logits = torch.log_softmax(logits / self.temperature, dim=1)
         tokens = self.choose(logits, rows, [len(self.replies[row].tokens) for row in rows])
         for row, token in zip(rows, tokens.tolist(), strict=True):
             self.replies[row].tokens.append(token)
         if self.temperature is not None:
-            chosen = torch.gather(logits, 1, tokens[:, None])[:, 0] - torch.logsumexp(logits, dim=1)
-            for row, logprob, spread in zip(rows, chosen.tolist(), entropy(logits).tolist(), strict=True):
+            chosen, spread = logits.gather(1, tokens[:, None])[:, 0], -(torch.exp(logits).mul_(logits)).sum(dim=1)
+            for row, logprob, entropy in zip(rows, chosen.tolist(), spread.tolist(), strict=True):
                 self.replies[row].logprobs.append(logprob)
-                self.replies[row].entropies.append(spread)
+                self.replies[row].entropies.append(entropy)
         for row in rows:
             reply = self.replies[row]
             reply.stopped = reply.tokens[-1] in self.stops

@@ -14,7 +14,7 @@ from lite_huatuo.models import backends
 from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.run_dir import RunDir
 from lite_huatuo.training import decoding, decoding_padded
-from lite_huatuo.training.decoding import Choose, Reply, sampler
+from lite_huatuo.training.decoding import Choose, Reply, draw, sampler
 from lite_huatuo.training.logprobs import collate
 from lite_huatuo.training.rollout import reply_logprobs
 
@@ -36,9 +36,10 @@ def stop_after(lengths: Sequence[int], shared: SharedBase) -> Choose:
     """Sample, but stop where told."""
     free, stop = sampler(1.0), shared.tokenizer.stop_ids[0]
 
-    def choose(logits: Tensor, rows: Sequence[int], positions: Sequence[int]) -> Tensor:
-        logits[:, shared.tokenizer.stop_ids] = -1e9
-        tokens = free(logits, rows, positions)
+    def choose(logprobs: Tensor, rows: Sequence[int], positions: Sequence[int]) -> Tensor:
+        never = logprobs.clone()
+        never[:, shared.tokenizer.stop_ids] = -1e9
+        tokens = free(never, rows, positions)
         for place, (row, position) in enumerate(zip(rows, positions, strict=True)):
             if position + 1 == lengths[row]:
                 tokens[place] = stop
@@ -93,6 +94,14 @@ def test_the_limit_cuts_and_every_reply_is_told(shared: SharedBase) -> None:
     assert not any(reply.stopped for reply in replies)
     assert sum(told) == 11
     assert write(shared, [], sampler(None)) == []
+
+
+def test_a_weight_of_zero_is_never_drawn() -> None:
+    torch.manual_seed(0)
+    weights = torch.tensor([[0.0, 1.0, 0.0, 3.0, 0.0]]).repeat(4000, 1)
+    drawn = Counter(draw(weights).tolist())
+    assert set(drawn) == {1, 3}
+    assert drawn[3] == pytest.approx(3000, abs=4 * math.sqrt(4000 * 0.75 * 0.25))
 
 
 # the sampled distribution, on a vocabulary of six tokens of which one is the stop token
