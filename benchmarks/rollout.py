@@ -21,9 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE / "contenders"))
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent / "contenders"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import ppo_update
 import protocol
