@@ -2,7 +2,7 @@
 
     python benchmarks/demo.py --seeds 42 43 44 --runs runs/demo_seeds [--trunk 8]
 
-Runs that are there already are read, not trained again. With --trunk, PPO is run a second time from the same SFT adapter,
+Runs that are there already are read, not trained again. With --trunk, stage 2 runs once more from the same SFT adapter,
 its critic having that many layers of its own on the reference's trunk.
 """
 
