@@ -35,8 +35,13 @@ docs: .venv/ready
 	$(BIN)/python -m pytest tests/test_docs.py
 	$(BIN)/python docs/generate.py --check
 
+# The short benchmarks, about half an hour on one core; each prints what it ran. The long forms: docs/performance.md.
 bench: .venv/ready
-	$(BIN)/python benchmarks/toy_task.py --seeds 10
+	$(BIN)/python benchmarks/toy_task.py --seeds 3
+	$(BIN)/python benchmarks/rollout.py --rounds 2 --batch-size 16
+	$(BIN)/python benchmarks/sft.py --rounds 2
+	$(BIN)/python benchmarks/growth.py --updates 1 --png growth.png
+	$(BIN)/python benchmarks/ppo_update.py --updates 2 --minibatches 1 --quantization none --contenders ours ours-trunk floor
 
 clean:
 	rm -rf .venv build dist *.egg-info
