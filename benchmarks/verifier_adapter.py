@@ -1,6 +1,6 @@
 """Cross-validate a verifier adapter on judged replies, beside the exact verifier and beside one cut of the nearness.
 
-    python benchmarks/verifier_adapter.py FILE… [--folds 2] [--epochs 3] [--pilot] [--json]
+    python benchmarks/verifier_adapter.py FILE… --runs DIR [--folds 2] [--epochs 2] [--pilot] [--suite] [--json]
 
 FILE holds JSON lines with question, reference (or ground_truth), response (or final_response) and label, a human's
 verdict; the figures of the documentation are those of the EVOUNA files. Questions are parted by a hash:
@@ -14,8 +14,8 @@ verdict; the figures of the documentation are those of the EVOUNA files. Questio
 No adapter judges a question that it was trained on. *Cut* is the second baseline: right where `exact` says so or the
 nearness that stands in the judge's text reaches a cut, which is chosen on the rows that the adapter is trained on.
 Single shares have 95 % Wilson intervals; the difference of accuracies has a bootstrap interval over questions, and the
-rows that only one of the two judged rightly are counted (McNemar, exact and two-sided). Each fold's adapter also judges
-the shipped suite.
+rows that only one of the two judged rightly are counted (McNemar, exact and two-sided). With `--suite` each fold's
+adapter also judges the shipped suite. Folds that stand in `--runs` are read, not trained again.
 """
 
 from __future__ import annotations
@@ -181,7 +181,8 @@ def table(report: Row) -> None:
                 f"| {d['only adapter']} | {d['only other']} | {d['McNemar p']:.1e} |"
             )
     for told in report["folds"]:
-        print(json.dumps({key: round(v, 3) if isinstance(v, float) else v for key, v in told.items()}))
+        on_suite = {key: share for key, share in (told["suite"] or {}).items() if key != "false_positives_by_attack"}
+        print(json.dumps({**told, "suite": on_suite}))
     print(json.dumps(report["run"]))
 
 
@@ -197,9 +198,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--easy", type=float, default=0.25, help="share trained on, of the rows that exact calls right")
     parser.add_argument("--suite", action="store_true", help="judge the shipped suite as well")
     parser.add_argument("--mode", choices=["head", "token"], default="head")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--microbatch-tokens", type=int, default=768)
     parser.add_argument("--seed", type=int, default=42)

@@ -1,7 +1,7 @@
 """What a verifier adapter reads. It is trained on this text, so a change of it needs a new VERSION and new adapters.
 
 It holds what the rules of the exact verifier found and how near the reply is to the ground truth in letters, so that an
-adapter begins with both and learns what they do not see.
+adapter need not learn either.
 """
 
 from __future__ import annotations
