@@ -18,13 +18,28 @@ from tests import tiny
 EPISODES = 16
 MEDIAN_REPLY, SPREAD, LEAST_REPLY, MOST_REPLY = 48, 0.8, 4, 256  # log-normal; the stop token counts
 VOCABULARY = 8192
+LAYERS, HIDDEN = 8, 512
 RANK, ALPHA = 16, 32
 
 
-def write(folder: Path, *, updates: int, seed: int, threads: int, episodes: int = EPISODES) -> dict[str, Any]:
-    """Write the workload and return what stands in work.json. The same seed makes the same workload."""
+def write(
+    folder: Path,
+    *,
+    updates: int,
+    seed: int,
+    threads: int,
+    episodes: int = EPISODES,
+    reply: int | None = None,
+    layers: int = LAYERS,
+    hidden: int = HIDDEN,
+    rank: int = RANK,
+) -> dict[str, Any]:
+    """Write the workload and return what stands in work.json. The same seed makes the same workload.
+
+    `reply`: the length of every reply, the stop token included; None draws them.
+    """
     rng = random.Random(seed)
-    stop, pad = _model(folder, rng, seed)
+    stop, pad = _model(folder, rng, seed, layers, hidden, rank)
     first = len(tiny.SPECIAL)  # queries hold no special tokens
     work = {
         "seed": seed,
@@ -32,15 +47,15 @@ def write(folder: Path, *, updates: int, seed: int, threads: int, episodes: int 
         "pad": pad,
         "stop": stop,
         "queries": [[rng.randrange(first, VOCABULARY) for _ in range(rng.randint(32, 64))] for _ in range(episodes)],
-        "lengths": [[_length(rng) for _ in range(episodes)] for _ in range(updates)],
-        "max_reply": MOST_REPLY,
+        "lengths": [[reply or _length(rng) for _ in range(episodes)] for _ in range(updates)],
+        "max_reply": max(MOST_REPLY, reply or 0),
         "epochs": 3,
         "temperature": 1.0,
         "learning_rate": 5e-6,
         "kl_coef": 0.03,
         "clip_range": 0.2,
         "gae_lambda": 0.95,
-        "rank": RANK,
+        "rank": rank,
         "alpha": ALPHA,
     }
     (folder / "work.json").write_text(json.dumps(work))
@@ -52,7 +67,7 @@ def _length(rng: random.Random) -> int:
     return min(MOST_REPLY, max(LEAST_REPLY, drawn))
 
 
-def _model(folder: Path, rng: random.Random, seed: int) -> tuple[int, int]:
+def _model(folder: Path, rng: random.Random, seed: int, layers: int, hidden: int, rank: int) -> tuple[int, int]:
     """Save the model with its tokenizer, and a fresh adapter on it; return stop and pad token."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = [" " + "".join(rng.choices(letters, k=rng.randint(3, 9))) for _ in range(6000)]
@@ -61,11 +76,11 @@ def _model(folder: Path, rng: random.Random, seed: int) -> tuple[int, int]:
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=512,
-        intermediate_size=1408,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=4,
+        hidden_size=hidden,
+        intermediate_size=hidden * 11 // 4,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=hidden // 128,
         max_position_embeddings=512,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -76,6 +91,6 @@ def _model(folder: Path, rng: random.Random, seed: int) -> tuple[int, int]:
     model.generation_config.eos_token_id = [tokenizer.eos_token_id]
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    lora = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=protocol.LINEAR, task_type="CAUSAL_LM")
+    lora = LoraConfig(r=rank, lora_alpha=ALPHA, target_modules=protocol.LINEAR, task_type="CAUSAL_LM")
     get_peft_model(model, lora).save_pretrained(folder / "adapter")
     return tokenizer.eos_token_id, tokenizer.pad_token_id
