@@ -26,7 +26,7 @@ FLOORS = {
         "data.pipeline",
         "training.sft",
         "training.ppo",
-        "evaluation.run",
+        *("evaluation.run", "evaluation.targets"),
         "export.hub",
         "report",
         "report.*",
@@ -58,10 +58,11 @@ FLOORS = {
         "training.ppo_figures",
         "training.sft_data",
         "training.watch",
-        "evaluation.benchmarks",
-        "evaluation.compare",
+        *("evaluation.benchmarks", "evaluation.compare", "evaluation.table", "evaluation.predictions"),
         "export.merge",
         "export.parity",
+        *("export.adapter_file", "export.base_files", "export.network", "export.plan", "export.shard_writer"),
+        *("export.side_files", "export.logit_parity", "export.tensor_parity"),
         "export.model_card",
         "planning.memory",
         "planning.cost",
@@ -77,6 +78,7 @@ FLOORS = {
         "verifier.classifier",
         "models.*",
         "training.trackers",
+        "evaluation.score",  # Wilson's interval is verifier.metrics'
     ],
     1: [
         "jsonl",
@@ -96,8 +98,7 @@ FLOORS = {
         "training.reward",
         "training.progress",
         "training.metrics",
-        "evaluation.answers",
-        "evaluation.score",
+        *("evaluation.answers", "evaluation.statements", "evaluation.naming"),
         "verifier.exact",
         "verifier.exact_cues",
         "verifier.exact_frames",
@@ -156,6 +157,9 @@ WITHOUT_TORCH = [
     "run_dir",
     "response_format",
     "verifier.exact",
+    "evaluation.answers",
+    "evaluation.benchmarks",
+    "evaluation.compare",
 ]
 FILE_LINES, FUNCTION_LINES = 350, 60
 

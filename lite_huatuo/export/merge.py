@@ -1,106 +1,205 @@
-"""Merge a run's actor into 16-bit weights. Never into 4-bit ones: requantising erases what the adapter learned.
+"""Merge a run's actor into 16-bit weights, tensor by tensor. Never into 4-bit ones: that erases what was learned.
 
 Two promises. `base`: the original 16-bit base plus the adapter, the better general model, close to what was trained.
-`trained`: the dequantised 4-bit base plus the adapter, exactly the model that was trained.
+`trained`: the dequantised 4-bit base plus the adapter, exactly the model that was trained. Sums are made in float32 and
+rounded once. Memory holds some rows of one tensor (`trained`: one tensor), never the model.
+
+Work is done in `.exporting-<name>` beside the result and renamed when it is whole and proven. A killed export goes on
+from the shards that were finished.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lite_huatuo import jsonl
 from lite_huatuo.errors import ExportError
-from lite_huatuo.export import parity
-from lite_huatuo.export.parity import TOLERANCE
-from lite_huatuo.models import backends
-from lite_huatuo.models.backends import LoadedBase
-from lite_huatuo.models.shared_base import SharedBase
+from lite_huatuo.export import base_files, logit_parity, plan, shard_writer, side_files, tensor_parity
+from lite_huatuo.export.adapter_file import AdapterFile
+from lite_huatuo.export.base_files import BaseFiles
+from lite_huatuo.export.network import Network, describe, four_bit
+from lite_huatuo.export.plan import Made, OutShard
+from lite_huatuo.models import gguf
 
 Log = dict[str, Any]
+STATE, FETCHED = "state.json", ".fetched"
+REPORT = "export.json"
 
 
-def export(adapter: Path, to: Path, *, base: dict[str, Any], onto: str, dtype: str, max_shard_size: str) -> Log:
+@dataclass(frozen=True)
+class Job:
+    """Everything an export does, known before it begins. `four_bit`: {weight: double quantization}."""
+
+    adapter: AdapterFile
+    network: Network
+    files: BaseFiles
+    planned: list[OutShard]
+    four_bit: dict[str, bool]
+    fingerprint: str
+
+
+def work_folder(to: Path) -> Path:
+    """Return where the result for `to` is made."""
+    return to.with_name(f".exporting-{to.name}")
+
+
+def prepare(
+    adapter: Path, to: Path, *, base: Log, onto: str, dtype: str, max_shard_size: str, low_disk: bool = False
+) -> Job:
+    """Plan an export without reading a weight; `base` is the recipe's base section."""
+    folder, revision = gguf.resolve(base["model"], base.get("fallback")), base.get("revision")
+    limit = plan.parse_size(max_shard_size)
+    saved = AdapterFile(adapter)
+    network = describe(folder, revision)
+    files = base_files.find(folder, revision, work_folder(to) / FETCHED if low_disk else None)
+    planned = plan.shards(files.shards, saved.changed, network.tied, getattr(torch, dtype), limit)
+    quantised = onto == "trained" and base.get("quantization", "nf4") != "none"
+    names = network.quantised - saved.replaced if quantised else frozenset()
+    double = bool(base.get("double_quantization", True))
+    identity = [saved.digest(), onto, dtype, limit, double, quantised, files.source, files.revision, _ages(files)]
+    fingerprint = hashlib.sha256(json.dumps(identity, default=str).encode()).hexdigest()
+    return Job(saved, network, files, planned, dict.fromkeys(sorted(names), double), fingerprint)
+
+
+def export(
+    adapter: Path,
+    to: Path,
+    *,
+    base: Log,
+    onto: str,
+    dtype: str,
+    max_shard_size: str,
+    low_disk: bool = False,
+    logits: bool = True,
+    note: Callable[[str], None] = lambda text: None,
+) -> Log:
     """Write the merged model with tokenizer and generation config to the new folder `to`; return the figures.
 
-    `base` is the recipe's base section. The result is reloaded and compared with the same base plus the unmerged
-    adapter; beyond `parity.TOLERANCE` nothing is left at `to`. Needs memory for the model in float32.
+    Every tensor is compared with base + unmerged adapter; where the model fits into memory and `logits` is true, so are
+    next-token distributions and greedy texts. Where one differs, nothing is left at `to`. Interrupted, the same call
+    goes on from the finished shards. `note` gets a line for each step.
     """
     if to.exists():
         raise ExportError(f"{to}: already exists; give a new folder")
-    temporary = to.with_name(f".tmp-{to.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    job = prepare(adapter, to, base=base, onto=onto, dtype=dtype, max_shard_size=max_shard_size, low_disk=low_disk)
+    work = work_folder(to)
     try:
-        temporary.mkdir(parents=True)
+        done = _resume(work, job)
+        _check_space(work, job, done)
+        figures = {"onto": onto, "dtype": dtype, **_merge(work, job, done, note)}
+        side_files.write(work, job.network, job.planned, base=base, folder=job.files.source, dtype=dtype)
+        if low_disk and not Path(job.files.source).is_dir():
+            figures["logits"] = "not compared: the base's shards were deleted as they were used"
+        elif not logits:
+            figures["logits"] = "not compared: not asked for"
+        else:
+            note("comparing next-token distributions and greedy texts")
+            figures |= _proven(work, lambda: logit_parity.compare(work, adapter, base=base, onto=onto, dtype=dtype))
+        jsonl.write_text(work / REPORT, json.dumps({**figures, "fingerprint": job.fingerprint}, indent=2) + "\n")
+        (work / STATE).unlink()
+        job.files.clear()
+        os.replace(work, to)
     except OSError as error:
-        raise ExportError(f"{to}: cannot be written ({error.strerror}); choose another folder") from None
-    try:
-        figures = {"onto": onto, "dtype": dtype, **_export(adapter, temporary, base, onto, dtype, max_shard_size)}
-        jsonl.write_text(temporary / "export.json", json.dumps(figures, indent=2) + "\n")
-        os.replace(temporary, to)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise ExportError(
+            f"{to}: cannot be written ({error.strerror or error}); choose another folder, or free space and run the "
+            "same command: it goes on from the finished shards"
+        ) from None
     return figures
 
 
-def _export(adapter: Path, folder: Path, base: dict[str, Any], onto: str, dtype: str, max_shard_size: str) -> Log:
-    """Merge into `folder`, reload it, compare."""
-    base = {**base, "compute_dtype": "float32", "backend": "plain", "keep_dequantised": False}
-    trained = _unmerged(backends.load(**base), adapter)
-    unmerged, merged = _merge(base, adapter, onto)
-    merged.model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=max_shard_size)
-    merged.tokenizer.hf.save_pretrained(folder)
-    del merged
-    reloaded = backends.load(
-        str(folder), quantization="none", compute_dtype="float32", backend="plain", attention=base["attention"]
-    )
-    found = _distributions(reloaded)
-    same, drift = parity.compare(unmerged, found), parity.compare(trained, found)
-    if not same.kl <= TOLERANCE[dtype]:
-        raise ExportError(
-            f"{folder}: the exported model differs from base + adapter by KL {same.kl:.2e} a token, more than "
-            f"{TOLERANCE[dtype]:.0e} for {dtype}; export with another --dtype, and report this"
+def pieces(name: str, made: Made, path: Path, adapter: AdapterFile, double: bool | None) -> Iterator[Tensor]:
+    """Yield the rows of one exported tensor; `double` is None where the base's tensor is taken as it is stored."""
+    lora = adapter.lora(name) if name in adapter.loras else None
+    whole = adapter.replacement(name) if name in adapter.replaced else None
+    if double is not None:
+        whole = four_bit(base_files.rows(path, made.source, 0, made.stored.shape[0]), double_quantization=double)
+    for start, stop in base_files.spans(made.info.shape):
+        rows = base_files.rows(path, made.source, start, stop) if whole is None else whole[start:stop]
+        yield (rows if lora is None else lora.merged(rows.float(), start)).to(made.info.dtype)
+
+
+def _merge(work: Path, job: Job, done: Log, note: Callable[[str], None]) -> Log:
+    """Write and check every shard that is not done; return the figures of all."""
+    for number, shard in enumerate(job.planned, 1):
+        if shard.name in done:
+            continue
+        source, part = job.files.path(shard.base_shard), work / f".{shard.name}.part"
+        digest = shard_writer.write(
+            part, {name: made.info for name, made in shard.tensors.items()}, _all_pieces(shard, source, job)
         )
+        checked = _proven(work, lambda: tensor_parity.check(part, shard, source, job.adapter, job.four_bit))  # noqa: B023
+        os.replace(part, work / shard.name)
+        done[shard.name] = {"sha256": digest, **checked._asdict()}
+        jsonl.write_text(work / STATE, json.dumps({"fingerprint": job.fingerprint, "shards": done}) + "\n")
+        note(f"{number}/{len(job.planned)} {shard.name}: {checked.tensors} tensors, {checked.merged} of them merged")
+        if number == len(job.planned) or job.planned[number].base_shard != shard.base_shard:
+            job.files.done(shard.base_shard)
+    worst = max(done.values(), key=lambda found: found["worst"])
     return {
-        "kl_to_unmerged": same.kl,
-        "same_first_choice": same.same_first_choice,
-        "tolerance": TOLERANCE[dtype],
-        "kl_to_trained": drift.kl,
+        "tensors": sum(found["tensors"] for found in done.values()),
+        "tensors_merged": sum(found["merged"] for found in done.values()),
+        "worst_tensor_error": worst["worst"],
+        "worst_tensor": worst["worst_tensor"],
+        "sha256": {name: found["sha256"] for name, found in sorted(done.items())},
     }
 
 
-def _merge(base: dict[str, Any], adapter: Path, onto: str) -> tuple[list[torch.Tensor], LoadedBase]:
-    """Return (distributions of base + unmerged adapter, the merged model), both on the chosen base in float32."""
-    loaded = backends.load(**(base if onto == "trained" else {**base, "quantization": "none"}))
-    network = loaded.model
-    if onto == "trained" and base["quantization"] != "none":
-        network = network.dequantize().to(torch.float32)
-    shared = SharedBase.from_adapters(replace(loaded, model=network), {"actor": adapter}, ())
-    with shared.using("actor"):
-        expected = _distributions_of(shared)
-        return expected, replace(loaded, model=shared.peft.merge_and_unload(safe_merge=True))
+def _all_pieces(shard: OutShard, source: Path, job: Job) -> Iterator[Tensor]:
+    for name, made in shard.tensors.items():
+        yield from pieces(name, made, source, job.adapter, job.four_bit.get(name))
 
 
-def _unmerged(loaded: LoadedBase, adapter: Path) -> list[torch.Tensor]:
-    """Return the distributions of the model as trained: the quantised base with the adapter."""
-    shared = SharedBase.from_adapters(loaded, {"actor": adapter}, ())
-    with shared.using("actor"):
-        return _distributions_of(shared)
+def _proven(work: Path, check: Callable[[], Any]) -> Any:
+    """Return what a check found; where it fails, delete the work: nothing of it may be taken for a model."""
+    try:
+        return check()
+    except ExportError:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
 
 
-def _distributions_of(shared: SharedBase) -> list[torch.Tensor]:
-    return parity.distributions(
-        lambda ids: shared.causal(input_ids=ids, use_cache=False).logits, shared.tokenizer, shared.device
-    )
+def _resume(work: Path, job: Job) -> Log:
+    """Return the finished shards of an interrupted export of the same job; any other work is deleted."""
+    try:
+        state = json.loads((work / STATE).read_text(encoding="utf-8"))
+        done = state["shards"] if state["fingerprint"] == job.fingerprint else None
+    except (OSError, ValueError, KeyError):
+        done = None
+    if done is None:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        jsonl.write_text(work / STATE, json.dumps({"fingerprint": job.fingerprint, "shards": {}}) + "\n")
+        return {}
+    for leftover in work.glob(".*.part"):
+        leftover.unlink()
+    return {
+        name: found
+        for name, found in done.items()
+        if (work / name).is_file() and shard_writer.sha256(work / name) == found["sha256"]
+    }
 
 
-def _distributions(loaded: LoadedBase) -> list[torch.Tensor]:
-    return parity.distributions(
-        lambda ids: loaded.model(input_ids=ids, use_cache=False).logits, loaded.tokenizer, loaded.model.device
-    )
+def _check_space(work: Path, job: Job, done: Log) -> None:
+    """Refuse at once what will not fit on the disk."""
+    needed = sum(size for name, size in plan.file_sizes(job.planned).items() if name not in done)
+    free = shutil.disk_usage(work).free
+    if needed > free:
+        raise ExportError(f"{work.parent}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; choose another")
+
+
+def _ages(files: BaseFiles) -> list[Any]:
+    """Return size and time of each local shard, so that a changed base is another job; fetched ones have a commit."""
+    if files.fetched is not None:
+        return []
+    stats = [files.path(shard).stat() for shard in files.shards]
+    return [(stat.st_size, stat.st_mtime_ns) for stat in stats]

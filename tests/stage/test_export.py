@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from lite_huatuo.errors import ExportError
-from lite_huatuo.export import merge, parity
+from lite_huatuo.export import logit_parity, merge, parity, shard_writer
 from lite_huatuo.models import backends
 from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.run_dir import RunDir
 
 
-def export(toy_run: RunDir, to: Path, onto: str, dtype: str) -> dict:
-    return merge.export(
-        toy_run.actor(), to, base=toy_run.recipe()["base"], onto=onto, dtype=dtype, max_shard_size="1GB"
-    )
+def export(toy_run: RunDir, to: Path, onto: str, dtype: str, **more: bool) -> dict:
+    base = toy_run.recipe()["base"]
+    return merge.export(toy_run.actor(), to, base=base, onto=onto, dtype=dtype, max_shard_size="1GB", **more)
 
 
 @torch.no_grad()
@@ -31,6 +33,7 @@ def test_trained_promise_is_the_trained_model_exactly(toy_run: RunDir, tmp_path:
 
     figures = export(toy_run, tmp_path / "model", "trained", "float32")
     assert figures["kl_to_trained"] < 1e-6
+    assert figures["same_greedy_texts"] == figures["greedy_texts"] == 8
     shared = SharedBase.from_adapters(backends.load(**toy_run.recipe()["base"]), {"actor": toy_run.actor()}, ())
     ids = shared.tokenizer.query("Patient 301 has rash. Which cure?")
     with shared.using("actor"):
@@ -76,3 +79,72 @@ def test_a_result_that_differs_is_refused_and_nothing_is_left(
     with pytest.raises(ExportError, match="differs from base"):
         export(toy_run, tmp_path / "model", "base", "bfloat16")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_does_not_fit_is_proven_by_its_tensors(
+    toy_run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logit_parity, "MARGIN", 1e9)
+    figures = export(toy_run, tmp_path / "model", "trained", "bfloat16")
+    assert figures["logits"].startswith("not compared: needs ")
+    assert figures["tensors_merged"] == 14
+    assert 0 < figures["worst_tensor_error"] < 0.5
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lite_huatuo.export import merge, shard_writer
+from lite_huatuo.run_dir import RunDir
+
+run, to, written = RunDir(Path(sys.argv[1])), Path(sys.argv[2]), 0
+right = merge.pieces
+
+def pieces(*arguments):
+    global written
+    for piece in right(*arguments):
+        written += 1
+        if written == 16:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield piece
+
+merge.pieces = pieces
+merge.export(run.actor(), to, base=run.recipe()["base"], onto="base", dtype="bfloat16", max_shard_size="60KB", logits=False)
+"""
+
+
+def test_a_killed_export_goes_on_from_its_finished_shards(
+    toy_run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to = tmp_path / "model"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(toy_run.path), str(to)], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not to.exists(), "nothing half-written under the final name"
+    done = sorted(path.name for path in merge.work_folder(to).glob("*.safetensors"))
+    assert len(done) >= 2
+    damaged = merge.work_folder(to) / done[0]
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x55")
+    written, right = [], shard_writer.write
+    monkeypatch.setattr(
+        shard_writer, "write", lambda path, *rest: written.append(path.name[1:-5]) or right(path, *rest)
+    )
+    arguments = {"base": toy_run.recipe()["base"], "onto": "base", "dtype": "bfloat16", "max_shard_size": "60KB"}
+    merge.export(toy_run.actor(), to, **arguments, logits=False)
+    assert done[0] in written, "a shard whose checksum is wrong is written again"
+    assert not set(done[1:]) & set(written), "finished shards are not"
+    merge.export(toy_run.actor(), tmp_path / "fresh", **arguments, logits=False)
+    assert contents(to) == contents(tmp_path / "fresh")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh", "model"]
+
+
+def test_another_request_does_not_take_over_what_was_left(toy_run: RunDir, tmp_path: Path) -> None:
+    work = merge.work_folder(tmp_path / "model")
+    work.mkdir()
+    (work / "state.json").write_text(json.dumps({"fingerprint": "of another job", "shards": {}}))
+    (work / "model-00009-of-00009.safetensors").write_bytes(b"old")
+    export(toy_run, tmp_path / "model", "base", "bfloat16", logits=False)
+    assert not (tmp_path / "model" / "model-00009-of-00009.safetensors").exists()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

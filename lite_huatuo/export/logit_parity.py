@@ -1,0 +1,73 @@
+"""Does the exported folder answer like the model it was made from? Loaded back and asked, where memory allows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from lite_huatuo.errors import ExportError
+from lite_huatuo.export import base_files, parity
+from lite_huatuo.export.parity import TOLERANCE, Answers
+from lite_huatuo.models import backends
+from lite_huatuo.models.backends import LoadedBase
+from lite_huatuo.models.shared_base import SharedBase
+
+Log = dict[str, Any]
+MARGIN = 1.3  # memory for a float32 model, to that of its weights
+
+
+def compare(folder: Path, adapter: Path, *, base: Log, onto: str, dtype: str) -> Log:
+    """Return KL to base + unmerged adapter and to the model as trained, and how many greedy texts are the same.
+
+    Above `parity.TOLERANCE` raise an ExportError. Models are loaded one after another, in float32.
+    """
+    need = MARGIN * 4 * _parameters(folder)
+    free = psutil.virtual_memory().available
+    if need > free:
+        return {"logits": f"not compared: needs {need / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are available"}
+    base = {**base, "compute_dtype": "float32", "backend": "plain", "keep_dequantised": False}
+    trained = _with_adapter(base, adapter)
+    same_base = onto == "trained" or base.get("quantization") == "none"
+    unmerged = trained if same_base else _with_adapter({**base, "quantization": "none"}, adapter)
+    attention = base.get("attention", "sdpa")
+    found = _alone(
+        backends.load(str(folder), quantization="none", compute_dtype="float32", backend="plain", attention=attention)
+    )
+    same, drift = parity.compare(unmerged, found), parity.compare(trained, found)
+    if not same.kl <= TOLERANCE[dtype]:
+        raise ExportError(
+            f"{folder}: the exported model differs from base + adapter by KL {same.kl:.2e} a token, more than "
+            f"{TOLERANCE[dtype]:.0e} for {dtype}; export with another --dtype, and report this"
+        )
+    return {
+        "logits": "compared",
+        "kl_to_unmerged": same.kl,
+        "same_first_choice": same.same_first_choice,
+        "tolerance": TOLERANCE[dtype],
+        "same_greedy_texts": same.same_texts,
+        "greedy_texts": len(parity.PROMPTS),
+        "kl_to_trained": drift.kl,
+    }
+
+
+def _parameters(folder: Path) -> int:
+    """Return the number of stored weights."""
+    return sum(
+        torch.Size(info.shape).numel()
+        for path in folder.glob("*.safetensors")
+        for info in base_files.header(path).values()
+    )
+
+
+def _with_adapter(base: Log, adapter: Path) -> Answers:
+    """Return the answers of a base with the unmerged adapter."""
+    shared = SharedBase.from_adapters(backends.load(**base), {"actor": adapter}, ())
+    with shared.using("actor"):
+        return parity.ask(shared.causal, shared.tokenizer)
+
+
+def _alone(loaded: LoadedBase) -> Answers:
+    return parity.ask(loaded.model, loaded.tokenizer)

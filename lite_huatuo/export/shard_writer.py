@@ -1,0 +1,59 @@
+"""Write a safetensors file piece by piece, hashed on the way: the library's own writer wants all tensors at once.
+
+The format (safetensors 0.8): the header's length (8 bytes, little-endian), the header as JSON padded with spaces to a
+multiple of 8, then the tensors' bytes, row-major, without gaps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lite_huatuo.export.base_files import DTYPES, Info
+
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def size(info: Info) -> int:
+    """Return a tensor's bytes."""
+    return torch.Size(info.shape).numel() * info.dtype.itemsize
+
+
+def write(path: Path, tensors: dict[str, Info], pieces: Iterable[Tensor]) -> str:
+    """Write tensors in their order; `pieces` are their rows, one after another. Flush; return the file's SHA-256."""
+    places, offset = {}, 0
+    for name, info in tensors.items():
+        end = offset + size(info)
+        places[name] = {"dtype": NAMES[info.dtype], "shape": list(info.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps({"__metadata__": {"format": "pt"}, **places}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digest, written = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for part in (len(text).to_bytes(8, "little"), text):
+            digest.update(part)
+            file.write(part)
+        for piece in pieces:
+            data = piece.contiguous().reshape(-1).view(torch.uint8).numpy().data
+            digest.update(data)
+            file.write(data)
+            written += len(data)
+        file.flush()
+        os.fsync(file.fileno())
+    assert written == offset, f"{path}: {written} bytes of tensors, {offset} announced"
+    return digest.hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Return a file's SHA-256."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 22):
+            digest.update(piece)
+    return digest.hexdigest()
