@@ -1,5 +1,5 @@
-"""Exam questions as published: from a row of MedQA (US, MCMLE), MedMCQA, CMExam, CMB, HEAD-QA, MMLU-Pro or the general
-form to an `ExamQuestion`. With records.py, the only place that knows other data sets' field names.
+"""Exam questions as published: from a row of MedQA (US, MCMLE), MedMCQA, CMExam, CMB, HEAD-QA, MMLU-Pro, GPQA, PubMedQA,
+CMMLU or the general form to an `ExamQuestion`. With records.py, the only place that knows other data sets' field names.
 
 A row is refused (RecordError) where its right answer is missing, is not one of its options, or is told in two ways that
 differ, and where the question needs a picture that comes as a field of its own. The message reads
@@ -23,11 +23,14 @@ OPTIONS = ("options", "Options", "option", "choices", "answers")
 MEDMCQA_OPTIONS = ("opa", "opb", "opc", "opd")
 LETTER = ("answer_idx", "Answer", "answer")  # a letter, several letters, or (last) the text of the right option
 CONTEXT = ("context", "CONTEXTS", "passage")
+GPQA_OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+DECISIONS = ("yes", "no", "maybe")  # PubMedQA
 QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "「": "」", "`": "`"}
 
 
 def exam_from_row(row: Mapping[str, Any], where: str, *, cop_base: int = 0) -> ExamQuestion:
     """Read one exam question. `cop_base` is 0 or 1: from where MedMCQA's `cop` counts (see the function `cop_base`)."""
+    row = _with_options(row)
     question = _text(_first(row, QUESTION), "question", where)
     if not question:
         raise RecordError(f"{where}: no question: expected one of the fields {', '.join(QUESTION)}")
@@ -36,6 +39,8 @@ def exam_from_row(row: Mapping[str, Any], where: str, *, cop_base: int = 0) -> E
     options = _options(row, where)
     answer_idx = _answer_idx(row, options, cop_base, where)
     context = _first(row, CONTEXT)
+    if isinstance(context, Mapping):  # PubMedQA's copy on the Hub
+        context = context.get("contexts")
     if isinstance(context, Sequence) and not isinstance(context, str):
         context = "\n".join(str(part) for part in context)
     return ExamQuestion(
@@ -48,6 +53,25 @@ def exam_from_row(row: Mapping[str, Any], where: str, *, cop_base: int = 0) -> E
         source=str(row.get("source") or _dialect(row)),
         context=_text(context, "context", where) or None,
     )
+
+
+def _with_options(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a row that has its options spread over fields, or none, in the general form; others come back as they are.
+
+    GPQA's rows name the right answer first: they get an order that follows from the texts.
+    """
+    if all(name in row for name in GPQA_OPTIONS):
+        texts = [str(row[name]) for name in GPQA_OPTIONS]
+        order = sorted(texts, key=lambda text: hashlib.sha256(f"{row.get('Question')}\0{text}".encode()).hexdigest())
+        own = {"question": row.get("Question"), "options": order, "answer_idx": LETTERS[order.index(texts[0])]}
+        return {**own, "id": row.get("Record ID"), "source": "GPQA"}
+    if _first(row, OPTIONS) is None and str(row.get("final_decision")).strip().lower() in DECISIONS:
+        decision = DECISIONS.index(str(row["final_decision"]).strip().lower())
+        own = {"options": list(DECISIONS), "answer_idx": LETTERS[decision], "source": "PubMedQA"}
+        return {**row, **own, "id": row.get("pubid") or row.get("id")}
+    if _first(row, OPTIONS) is None and all(letter in row for letter in "ABCD"):  # CMMLU
+        return {**row, "options": {letter: row[letter] for letter in LETTERS if letter in row}}
+    return row
 
 
 def cop_base(values: set[Any]) -> int:

@@ -1,6 +1,7 @@
 """Where rows come from: shipped data, JSON and JSON Lines files, data sets on the Hugging Face Hub.
 
-A source is written `shipped:<name>`, a path that ends in .json, .jsonl or .csv, or `org/name[:config][#split]`.
+A source is written `shipped:<name>`, a path that ends in .json, .jsonl or .csv, or
+`org/name[:config][@revision][#split]`.
 """
 
 from __future__ import annotations
@@ -127,9 +128,11 @@ def _hub_rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     import datasets
 
     name, _, split = source.partition("#")
+    name, _, revision = name.partition("@")
     name, _, config = name.partition(":")
     try:
-        table = datasets.load_dataset(name, config or None, split=split or "train")
+        pinned = {"revision": revision} if revision else {}
+        table = datasets.load_dataset(name, config or None, split=split or "train", **pinned)
     except Exception as error:  # the library raises many kinds, network errors among them
         reason = str(error).strip().split("\n")[0]
         raise RecordError(
