@@ -14,8 +14,9 @@ Contenders, named by how many documents are in a forward pass:
 
 * `ours-8`, `ours-2`: TRL's SFTTrainer as training/sft.py sets it up: packed attention, no padding.
 * `loop-8`: hand-written; pads to the longest of 8, model(**batch, labels=...), AdamW.
-* `trl-8`, `trl-4`, `trl-1`: SFTTrainer, padded batches, gradients added up to 8 documents. `trl-sorted`: 8, grouped by
-  length. `trl-free-8`, `trl-free-2`: padding_free=True. `trl-packing`: packing=True (best fit, 1024 tokens a row).
+* `trl-8`, `trl-4`, `trl-1`: SFTTrainer, padded batches, gradients added up to 8 documents. `trl-sorted`: 8 of
+  similar length, as transformers' group_by_length makes them of large data sets (of small ones it hardly does).
+  `trl-free-8`, `trl-free-2`: padding_free=True. `trl-packing`: packing=True (best fit, 1024 tokens a row).
 
 All but ours on transformers' plain SDPA attention. Adapters are float32 everywhere: in SFTTrainer those of a 4-bit base
 become bfloat16, which is slow on CPUs. No gradient checkpointing. They take turns in one process, after one step each
@@ -62,18 +63,18 @@ from tests import tiny
 
 BATCH, ROW = 8, 1024  # documents of an optimizer step; tokens of a packed row
 RATE, CLIP = 1e-4, 1.0
-# name: documents (trl-packing: rows) in a forward pass, sft.packing, and how documents are drawn
-CONTENDERS: dict[str, tuple[int, str, str]] = {
-    "ours-8": (8, "auto", "sequential"),
-    "ours-2": (2, "auto", "sequential"),
-    "loop-8": (8, "off", "sequential"),
-    "trl-8": (8, "off", "sequential"),
-    "trl-4": (4, "off", "sequential"),
-    "trl-1": (1, "off", "sequential"),
-    "trl-sorted": (8, "off", "group_by_length"),
-    "trl-free-8": (8, "auto", "sequential"),
-    "trl-free-2": (2, "auto", "sequential"),
-    "trl-packing": (1, "on", "sequential"),
+# name: documents (trl-packing: rows) in a forward pass, and sft.packing
+CONTENDERS: dict[str, tuple[int, str]] = {
+    "ours-8": (8, "auto"),
+    "ours-2": (2, "auto"),
+    "loop-8": (8, "off"),
+    "trl-8": (8, "off"),
+    "trl-4": (4, "off"),
+    "trl-1": (1, "off"),
+    "trl-sorted": (8, "off"),
+    "trl-free-8": (8, "auto"),
+    "trl-free-2": (2, "auto"),
+    "trl-packing": (1, "on"),
 }
 SAME_STEPS = [name for name in CONTENDERS if name not in ("trl-sorted", "trl-packing")]
 # median and sigma of the queries' lengths and of the replies', log-normal
@@ -107,6 +108,14 @@ def documents(spread: str, count: int, seed: int) -> list[Row]:
     ]
 
 
+def grouped(rows: list[Row], seed: int) -> list[Row]:
+    """Return documents in batches of similar length, the batches in any order."""
+    rows = sorted(rows, key=lambda row: len(row["input_ids"]))
+    batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+    random.Random(seed).shuffle(batches)
+    return [row for batch in batches for row in batch]
+
+
 class Losses(TrainerCallback):
     """Keeps the loss of every step."""
 
@@ -131,7 +140,7 @@ def load(name: str, folder: Path, quantization: str) -> SharedBase:
 
 def settings(name: str, folder: Path, rows: list[Row]) -> Any:
     """Return the SFTConfig that the project makes of a recipe with a contender's settings."""
-    size, packs, sampling = CONTENDERS[name]
+    size, packs = CONTENDERS[name]
     per_step = BATCH
     if packs == "on":  # as many rows as hold about that many documents
         per_step = max(1, round(BATCH * statistics.fmean(len(row["input_ids"]) for row in rows) / ROW))
@@ -153,7 +162,7 @@ def settings(name: str, folder: Path, rows: list[Row]) -> Any:
         },
     }
     arguments = sft.trainer_arguments(recipe.check(tree, "bench"), RunDir(folder / "run"), evaluate=False, packs=True)
-    arguments.train_sampling_strategy = sampling
+    arguments.train_sampling_strategy = "sequential"
     arguments.save_strategy = "no"
     return arguments
 
@@ -223,7 +232,8 @@ def compare(
         tokens = sum(len(row["input_ids"]) for row in rows)
         firsts = {}
         for name in names:
-            seconds, losses = epoch(name, rows, folder, quantization)
+            ordered = grouped(rows, turn) if name == "trl-sorted" else rows
+            seconds, losses = epoch(name, ordered, folder, quantization)
             print(f"{turn} {name}: {seconds:.1f} s, loss {losses[0]:.5f} ... {losses[-1]:.5f}", file=sys.stderr)
             if name in SAME_STEPS:
                 assert len(losses) == math.ceil(len(rows) / BATCH), f"{name}: {len(losses)} steps"
