@@ -1,5 +1,6 @@
-"""Exam questions as published: from a row of MedQA (US, MCMLE), MedMCQA, CMExam, CMB, HEAD-QA, MMLU-Pro, GPQA, PubMedQA,
-CMMLU or the general form to an `ExamQuestion`. With records.py, the only place that knows other data sets' field names.
+"""Exam questions as published: from a row of MedQA (US, MCMLE), MedMCQA, CMExam, CMB, HEAD-QA, MMLU-Pro, GPQA,
+PubMedQA, CMMLU or the general form to an `ExamQuestion`. With records.py, the only place that knows other data sets'
+field names.
 
 A row is refused (RecordError) where its right answer is missing, is not one of its options, or is told in two ways that
 differ, and where the question needs a picture that comes as a field of its own. The message reads

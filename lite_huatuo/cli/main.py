@@ -17,6 +17,8 @@ COMMANDS = {
     "data": ("data", "Turn exam questions into problems and verified chains of thought."),
     "verifier": ("verifier", "Check judges of final responses; make data for one and train it."),
     "train": ("train", "Train a student: SFT, then PPO."),
+    "eval": ("eval", "Score a student on exam benchmarks."),
+    "compare": ("compare", "Tell whether one student is better than another."),
     "chat": ("chat", "Talk to a trained student."),
     "export": ("export", "Merge a run's adapter into a model anyone can load."),
 }

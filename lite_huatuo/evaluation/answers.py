@@ -4,6 +4,7 @@
                 is left open, doubted or taken back. What this reads can be trusted; the rest is unread.
 `last_stated`   the last statement; where there is none, the last option that is mentioned and not denied.
 `first_stated`  the first statement; where there is none, the first option that is mentioned and not denied.
+                (Both: a reply that mentions every option has only listed them.)
 
 A reading is the letters sorted ("B", "ACD"), None where there is none. It never holds a letter that is no option.
 """
@@ -64,10 +65,15 @@ def _strict(text: str, options: Options) -> str | None:
 
 
 def _stated(text: str, options: Options) -> list[str]:
-    """Return what is stated, in order: firm statements, else doubted ones, else what is mentioned."""
-    found = [statement for statement in statements.find(text, options) if not statement.broken]
-    firm = [statement.letters for statement in found if statement.firm]
-    return firm or [s.letters for s in found] or [letters for _, letters in statements.marked(text, options)]
+    """Return what is stated, in order: firm statements, else doubted ones; where nothing is, what is mentioned."""
+    found = statements.find(text, options)
+    if found:
+        whole = [statement for statement in found if not statement.broken]
+        firm = [statement.letters for statement in whole if statement.firm]
+        return firm or [statement.letters for statement in whole]
+    mentioned = [letters for _, letters in statements.marked(text, options)]
+    listed = len(options.letters) > 2 and set(options.letters) <= set("".join(mentioned))
+    return [] if listed else mentioned
 
 
 def _last_stated(text: str, options: Options) -> str | None:

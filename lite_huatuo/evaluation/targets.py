@@ -1,0 +1,217 @@
+"""What can be evaluated, behind one face: a run's student or base, an exported model or one on the Hub, an endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lite_huatuo import recipe as recipes
+from lite_huatuo.data import completion
+from lite_huatuo.data.asking import Request, Unusable
+from lite_huatuo.data.profile import Profile
+from lite_huatuo.errors import APIError, ReplyError
+from lite_huatuo.evaluation import predictions
+from lite_huatuo.records import VerifiableProblem
+from lite_huatuo.run_dir import RunDir
+from lite_huatuo.verifier import judge_room
+
+if TYPE_CHECKING:
+    from lite_huatuo.models.shared_base import SharedBase
+
+MOST_TOKENS = 1300  # of a reply where no recipe says; the published code's
+STEP = "eval"
+GROUPS = 4  # times the batch: replies that are written before they are kept, so that a long one delays few
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How replies are drawn; temperature 0 is greedy."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One question as it is asked, for the `run`-th time."""
+
+    id: str
+    run: int
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """A reply; `failure` says why there is none. `tokens` is None where nobody counted them."""
+
+    reply: str
+    tokens: int | None
+    stopped: bool
+    failure: str | None = None
+
+
+Keep = Callable[[Sequence[tuple[Ask, Written]]], None]
+
+
+class Writer(Protocol):
+    """Writes replies. `identity` tells apart what would write others."""
+
+    identity: dict[str, Any]
+    max_tokens: int
+
+    def write(self, asks: Sequence[Ask], sampling: Sampling, keep: Keep) -> None:
+        """Write a reply to every question and hand them to `keep` as they come."""
+        ...
+
+
+class LocalWriter:
+    """A network on this machine; `adapter` is the one that is active, shared_base.BASE for none."""
+
+    def __init__(
+        self, shared: SharedBase, adapter: str, identity: dict[str, Any], *, batch_size: int, max_tokens: int
+    ) -> None:
+        self.shared, self.adapter, self.identity = shared, adapter, identity
+        self.batch_size, self.max_tokens = batch_size, max_tokens
+
+    def write(self, asks: Sequence[Ask], sampling: Sampling, keep: Keep) -> None:
+        """Write in groups of a few batches, of like length together; what a group drew depends on nothing before it."""
+        import torch
+
+        from lite_huatuo.training.rollout import generate
+
+        queries = {ask: self.shared.tokenizer.query(ask.prompt) for ask in asks}
+        room = getattr(self.shared.causal.config.get_text_config(), "max_position_embeddings", None)
+        fits = [ask for ask in asks if room is None or len(queries[ask]) + sampling.max_tokens <= room]
+        keep([(ask, _too_long(len(queries[ask]), sampling, room)) for ask in asks if ask not in set(fits)])
+        order = sorted(fits, key=lambda ask: (len(queries[ask]), ask.id, ask.run))
+        step = GROUPS * self.batch_size
+        for start in range(0, len(order), step):
+            group = order[start : start + step]
+            torch.manual_seed(_seed(sampling.seed, [(ask.id, ask.run) for ask in group]))
+            with self.shared.using(self.adapter):
+                episodes = generate(
+                    self.shared,
+                    [VerifiableProblem(ask.id, ask.prompt, "") for ask in group],
+                    [queries[ask] for ask in group],
+                    temperature=sampling.temperature or None,
+                    top_p=sampling.top_p,
+                    max_reply_length=sampling.max_tokens,
+                    batch_size=self.batch_size,
+                )
+            keep([(ask, Written(e.text, len(e.reply), e.stopped)) for ask, e in zip(group, episodes, strict=True)])
+
+
+class EndpointWriter:
+    """A model behind an OpenAI-compatible address. Every reply is in a request store before it is used."""
+
+    def __init__(self, profile: Profile, store: Path, stack: ExitStack, *, budget: float | None = None) -> None:
+        self.profile = profile
+        self.identity = {"model": profile.model, "endpoint": profile.name}
+        self.max_tokens = MOST_TOKENS
+        self._room, self._teacher = judge_room.enter(store, profile, budget, None)
+        stack.callback(judge_room.leave, self._room, self._teacher)
+
+    def write(self, asks: Sequence[Ask], sampling: Sampling, keep: Keep) -> None:
+        """Ask as many at one time as the profile allows; each reply is kept when it comes."""
+        if sampling.top_p != 1.0:
+            raise APIError("--top-p: endpoints are asked without it; leave it at 1, or set it in the profile's extra")
+        self._room.run(self._all(asks, sampling, keep))
+
+    async def _all(self, asks: Sequence[Ask], sampling: Sampling, keep: Keep) -> None:
+        turns = asyncio.Semaphore(2 * self.profile.concurrency)
+
+        async def one(ask: Ask) -> None:
+            async with turns:
+                keep([(ask, await self._one(ask, sampling))])
+
+        tasks = [asyncio.create_task(one(ask)) for ask in asks]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _one(self, ask: Ask, sampling: Sampling) -> Written:
+        """Return the reply as the store has it. One that was cut or refused is a reply; faults that last are none."""
+        sample = f"{sampling.seed}/{ask.run}" if sampling.temperature else ""
+        temperature = sampling.temperature if self.profile.temperature else None
+        request = Request(STEP, ask.prompt, sampling.max_tokens, temperature=temperature, sample=sample)
+        try:
+            await self._teacher.ask(request)
+        except Unusable:
+            pass  # cut, refused or empty: what it says is in the store
+        except ReplyError as error:
+            return Written("", None, False, failure=str(error))
+        reply = self._room.store.get(completion.key(completion.body(self.profile, request), sample))
+        assert reply is not None, "a reply is kept before it is used"
+        return Written(reply.text, reply.usage.output or None, reply.finish != "length")
+
+
+def open_run(folder: Path, stage: str | None, *, backend: str | None = None) -> tuple[LocalWriter, str]:
+    """Return a run's student and its stage: base (no adapter), sft, ppo, or the newest that is finished."""
+    from lite_huatuo.models import backends, shared_base
+
+    run = RunDir.open(folder)
+    recipe = recipes.check(run.recipe(), f"{folder}/recipe.yaml")
+    adapter = run.final(stage) if stage in ("sft", "ppo") else run.actor()
+    base = {**recipe.base.model_dump(), **({"backend": backend} if backend else {})}
+    loaded = backends.load(**base, device_map=recipe.device_map())
+    shared = shared_base.SharedBase.from_adapters(loaded, {"actor": adapter}, ())
+    named = stage or ("ppo" if run.is_done("ppo") else "sft")
+    identity = {"model": recipe.base.model, "revision": recipe.base.revision, "quantization": recipe.base.quantization}
+    if named != "base":
+        weights = (adapter / "adapter_model.safetensors").read_bytes()
+        identity["adapter"] = hashlib.sha256(weights).hexdigest()[:16]
+    limits = recipe.heldout_arguments()
+    active = shared_base.BASE if named == "base" else "actor"
+    return LocalWriter(
+        shared, active, identity, batch_size=limits["batch_size"], max_tokens=limits["max_reply_length"]
+    ), named
+
+
+def open_model(model: str, *, revision: str | None = None, batch_size: int = 16) -> LocalWriter:
+    """Return an exported model in a folder, or one on the Hub, in the 16 bit (on a CPU 32) it is stored in."""
+    from lite_huatuo.models import backends, shared_base
+
+    loaded = backends.load(model, revision=revision, quantization="none", backend="plain")
+    # an adapter that is never active: the rooms that write replies know networks with adapters only
+    shared = shared_base.SharedBase.fresh(loaded, "unused", rank=1, alpha=1, targets="all-linear")
+    identity: dict[str, Any] = {"model": model, "revision": revision}
+    if Path(model).is_dir():
+        files = sorted(Path(model).glob("*.safetensors"))
+        identity["weights"] = hashlib.sha256("".join(map(_fingerprint, files)).encode()).hexdigest()[:16]
+    return LocalWriter(shared, shared_base.BASE, identity, batch_size=batch_size, max_tokens=MOST_TOKENS)
+
+
+def stage_folder(run: Path, stage: str) -> Path:
+    """Return where a run's stage keeps its evaluations."""
+    assert stage in predictions.STAGES, stage
+    return run / "eval" / stage
+
+
+def _fingerprint(path: Path) -> str:
+    """Return what tells a weights file from another without reading gigabytes: name, size, its ends."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(1 << 20)
+        file.seek(max(0, size - (1 << 20)))
+        ends = hashlib.sha256(head + file.read()).hexdigest()
+    return f"{path.name}:{size}:{ends}"
+
+
+def _too_long(length: int, sampling: Sampling, room: int | None) -> Written:
+    return Written(
+        "", None, False, failure=f"a query of {length} tokens and a reply of {sampling.max_tokens} do not fit in {room}"
+    )
+
+
+def _seed(seed: int, asks: Sequence[tuple[str, int]]) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{asks}".encode()).digest()[:8], "big") >> 1
