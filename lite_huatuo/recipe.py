@@ -218,7 +218,8 @@ class Export(Section):
     onto: Literal["base", "trained"] = "base"  # the original 16-bit base, or the dequantised 4-bit one
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     max_shard_size: str = "5GB"
-    repo: str | None = None  # user/name on the Hub
+    repo: str | None = None  # user/name on the Hub, for `export --push` without a name
+    license: str | None = None  # the Hub's id of a licence for the card; null: that of the base, where it is known
 
 
 class Launch(Section):

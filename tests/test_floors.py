@@ -31,9 +31,10 @@ FLOORS = {
         "report",
         "report.*",
         "planning.launch",
+        "planning.plan",
         "training.preflight",
         "training.ppo_stage",
-        "training.verifier_train",
+        *("training.verifier_train", "training.run_replies"),
     ],  # no stage, but it takes a whole recipe and asks verifier.choose
     3: [
         "data.problems",
@@ -59,12 +60,9 @@ FLOORS = {
         "training.sft_data",
         "training.watch",
         *("evaluation.benchmarks", "evaluation.compare", "evaluation.table", "evaluation.predictions"),
-        "export.merge",
-        "export.parity",
-        *("export.adapter_file", "export.base_files", "export.network", "export.plan", "export.shard_writer"),
-        *("export.side_files", "export.logit_parity", "export.tensor_parity"),
-        "export.model_card",
+        "export.*",
         "planning.memory",
+        *("planning.models", "planning.phases", "planning.work", "planning.cards", "planning.config_file"),
         "planning.cost",
     ],
     2: [
@@ -125,7 +123,7 @@ STAGES = [
     "report.*",
     "planning.launch",
 ]
-DATA_ONLY = ["data.demo", "data.profiles", "recipes", "verifier.cases"]  # packages of data files
+DATA_ONLY = ["planning.configs", "data.demo", "data.profiles", "recipes", "verifier.cases"]  # packages of data files
 
 # Library -> modules that may import it.
 LIBRARIES = {

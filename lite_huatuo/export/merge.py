@@ -82,12 +82,14 @@ def export(
     low_disk: bool = False,
     logits: bool = True,
     note: Callable[[str], None] = lambda text: None,
+    finish: Callable[[Path, Log], None] = lambda folder, figures: None,
 ) -> Log:
     """Write the merged model with tokenizer and generation config to the new folder `to`; return the figures.
 
     Every tensor is compared with base + unmerged adapter; where the model fits into memory and `logits` is true, so are
     next-token distributions and greedy texts. Where one differs, nothing is left at `to`. Interrupted, the same call
-    goes on from the finished shards. `note` gets a line for each step.
+    goes on from the finished shards. `note` gets a line for each step; `finish(folder, figures)` may add files before
+    the folder gets its name.
     """
     if to.exists():
         raise ExportError(f"{to}: already exists; give a new folder")
@@ -105,7 +107,9 @@ def export(
         else:
             note("comparing next-token distributions and greedy texts")
             figures |= _proven(work, lambda: logit_parity.compare(work, adapter, base=base, onto=onto, dtype=dtype))
-        jsonl.write_text(work / REPORT, json.dumps({**figures, "fingerprint": job.fingerprint}, indent=2) + "\n")
+        figures["fingerprint"] = job.fingerprint
+        jsonl.write_text(work / REPORT, json.dumps(figures, indent=2) + "\n")
+        finish(work, figures)
         (work / STATE).unlink()
         job.files.clear()
         os.replace(work, to)

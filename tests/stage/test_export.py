@@ -109,7 +109,8 @@ def pieces(*arguments):
         yield piece
 
 merge.pieces = pieces
-merge.export(run.actor(), to, base=run.recipe()["base"], onto="base", dtype="bfloat16", max_shard_size="60KB", logits=False)
+merge.export(run.actor(), to, base=run.recipe()["base"], onto="base", dtype="bfloat16", max_shard_size="60KB",
+    logits=False)
 """
 
 

@@ -1,0 +1,149 @@
+"""The steps of `export`: plan, make, publish. Imported when the command runs: it brings torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lite_huatuo import jsonl
+from lite_huatuo.errors import ExportError, LiteHuatuoError
+from lite_huatuo.export import adapter_folder, card_facts, curves, hub, licences, merge, model_card, plan
+from lite_huatuo.recipe import Recipe
+from lite_huatuo.run_dir import RunDir
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line and the recipe ask for."""
+
+    run: RunDir
+    recipe: Recipe
+    stage: str
+    to: Path
+    onto: str
+    dtype: str
+    only_adapter: bool
+    low_disk: bool
+    logits: bool
+    repo: str | None
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of the adapter that is exported."""
+        return self.run.final(self.stage)
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """The recipe's base section."""
+        return self.recipe.base.model_dump()
+
+    def counts(self) -> dict[str, int]:
+        """Return how much data the run was given, as it is found now; empty where it cannot be read any more."""
+        from lite_huatuo.training import inputs
+
+        try:
+            data = inputs.read(**self.recipe.input_arguments())
+        except LiteHuatuoError:
+            return {}
+        counts = {
+            "SFT examples": len(data.sft),
+            "PPO problems": len(data.problems),
+            "held-out problems": len(data.heldout),
+        }
+        return {what: count for what, count in counts.items() if self.stage == "ppo" or what != "PPO problems"}
+
+    def merging(self) -> dict[str, Any]:
+        """Return the arguments that merge.prepare and merge.export share."""
+        return {
+            "base": self.base,
+            "onto": self.onto,
+            "dtype": self.dtype,
+            "max_shard_size": self.recipe.export.max_shard_size,
+            "low_disk": self.low_disk,
+        }
+
+
+def show_plan(request: Request, *, public: bool) -> None:
+    """Print the files an export would write and push, with their sizes."""
+    if request.only_adapter:
+        sizes = {path.name: path.stat().st_size for path in sorted(request.adapter.iterdir())}
+    else:
+        sizes = plan.file_sizes(merge.prepare(request.adapter, request.to, **request.merging()).planned)
+    for name, size in sizes.items():
+        click.echo(f"{readable(size):>10}  {name}")
+    click.echo(f"{readable(sum(sizes.values())):>10}  in all, beside configuration, tokenizer and card")
+    if request.repo:
+        click.echo(f"to {request.repo} on the Hub, {'public' if public else 'private'}, in one commit")
+
+
+def make(request: Request, *, again: bool) -> dict[str, Any]:
+    """Export to `request.to` and return the figures; `again`: where this very export is there already, take it."""
+    if again and request.to.exists():
+        return _there_already(request)
+    if request.only_adapter:
+        return adapter_folder.export(request.adapter, request.to, base=request.base, finish=finisher(request))
+    return merge.export(
+        request.adapter, request.to, **request.merging(), logits=request.logits, note=say, finish=finisher(request)
+    )
+
+
+def publish(request: Request, **options: Any) -> str:
+    """Push the exported folder; return the commit's address."""
+    assert request.repo is not None
+    licence = licences.of(adapter_folder.public_base(request.base), request.recipe.export.license)
+    hint = licences.name_hint(licence, request.repo)
+    if hint:
+        say(hint)
+    return hub.push(request.to, request.repo, **options, note=say)
+
+
+def finisher(request: Request) -> Callable[[Path, dict[str, Any]], None]:
+    """Return what adds the card, its picture and the base's notice to an export before it gets its name."""
+
+    def finish(folder: Path, figures: dict[str, Any]) -> None:
+        recipe = request.run.recipe()
+        facts = card_facts.read(request.run.path, recipe, request.stage)
+        base = adapter_folder.public_base(request.base)
+        if facts.curves:
+            jsonl.write_text(folder / model_card.PICTURE, curves.picture(facts.curves))
+        licence = licences.of(base, request.recipe.export.license)
+        if licence and licence.notice:
+            jsonl.write_text(folder / "NOTICE", licence.notice + "\n")
+        text = model_card.render(facts, figures, base=base, counts=request.counts(), repo=request.repo, gguf=None)
+        jsonl.write_text(folder / "README.md", text)
+
+    return finish
+
+
+def say(text: str) -> None:
+    """Tell a step on stderr."""
+    click.echo(text, err=True)
+
+
+def readable(size: int) -> str:
+    """Return bytes as people read them."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size = size / 1000  # type: ignore[assignment]
+    return f"{size:.1f} GB"
+
+
+def _there_already(request: Request) -> dict[str, Any]:
+    """Return the figures of a finished export that is what is asked for now, or refuse."""
+    try:
+        figures = json.loads((request.to / merge.REPORT).read_text(encoding="utf-8"))
+        wanted = adapter_folder.fingerprint(request.adapter) if request.only_adapter else None
+        wanted = wanted or merge.prepare(request.adapter, request.to, **request.merging()).fingerprint
+        same = figures["fingerprint"] == wanted
+    except (OSError, ValueError, KeyError):
+        same = False
+    if not same:
+        raise ExportError(f"{request.to}: already exists and is another export; give a new folder")
+    say(f"{request.to}: is this export already")
+    return figures
