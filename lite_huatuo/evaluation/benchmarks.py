@@ -25,7 +25,7 @@ from lite_huatuo.schema import Section
 # Options that speak of other options, or of where they stand, keep their places.
 _SPEAKS_OF_OTHERS = re.compile(
     r"\b(?:above|below)\b|\b(?:both|neither|none|all) of (?:these|those|them)\b|以上|以下|上述|都是|均是|"
-    r"(?-i:^(?:both\s+)?\(?[A-J]\)?(?:\s*(?:,|&|and|、|和)\s*\(?[A-J]\)?)+$)",
+    r"(?-i:^(?:[Bb]oth\s+)?\(?[A-J]\)?(?:\s*(?:,|&|and|、|和)\s*\(?[A-J]\)?)+(?:\s+only)?$)",
     re.IGNORECASE,
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,12 +56,10 @@ class Comparison:
 def mcnemar(only_first: int, only_second: int) -> float:
     """Return the exact two-sided p of McNemar's test: a fair coin on the questions where the two differ; 1 for none."""
     n, least = only_first + only_second, min(only_first, only_second)
-    if n == 0:
-        return 1.0
-    below = [
-        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2) for k in range(least + 1)
-    ]
-    return min(1.0, 2 * math.fsum(math.exp(term) for term in below))
+    ways, tail = 1, 0  # n over k, and their sum: whole numbers, so nothing is rounded before the end
+    for k in range(least + 1):
+        tail, ways = tail + ways, ways * (n - k) // (k + 1)
+    return min(1.0, 2 * tail / 2**n)
 
 
 def paired(first: Mapping[str, float], second: Mapping[str, float], *, seed: int = 0) -> Paired:

@@ -173,7 +173,8 @@ class Options:
             start = joined.end() if joined is not None else None
         if not found or len(set(found)) != len(found):
             return None
-        return Named("".join(sorted(found)), end, False, clash, self._left_open(text, end))
+        several = len(found) > 1  # "yes and no": two texts are no clear statement of both
+        return Named("".join(sorted(found)), end, False, clash, several or self._left_open(text, end))
 
     def _are_letters(self, run: str, text: str, match: re.Match[str]) -> bool:
         """True where a run of letters names options: one, or several in order and in capitals."""

@@ -59,7 +59,7 @@ _IS_RIGHT = re.compile(
     |\s+best\s+(?:explains|fits|matches|answers)\b
     |\s+it\s+is(?=\s*(?:$|[.!,\n]))
     |\s*[:–—-]?\s*\b(?:correct|right|yes)\b(?=\s*(?:$|[.,;\n]))
-    |\s*(?:选项|项)?\s*(?:就)?(?:是|为)?(?:唯一)?(?:最?正确|最合适|最佳|最恰当|最?符合题意|对(?=的|[,。;\s]|$))(?:的|答案|选项|选择)*)""",
+    |\s*(?:选项|项)?\s*(?:就)?(?:是|为)?(?:唯一)?(?:最?正确|最合适|最佳|最恰当|最?符合题意|对(?=的|[,。;\s]|$))(?:的|答案|选项|选择)*(?!可能|的|与否|吗))""",
     _FLAGS,
 )
 
@@ -90,6 +90,7 @@ _TAKEN_BACK = re.compile(
 _GOES_ON = re.compile(r"[)\]\"'”’]*\s*(?:[.\n。,:]|\(|-\s|because\b|since\b|as\b)")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。\n;]")
 _CLAUSE_END = re.compile(r"[,:,、]|\bso\b|\bincorrect(?=\s+\(?[A-Z]\b)", re.IGNORECASE)
+_LONE_LETTER = re.compile(r"(?:^|[.!?。]\s+|\n)\(?([A-Z])\)?(?=[.。]\s|[.。]?$)")
 _LAST_SENTENCE = re.compile(r"[.!。]\s+(\(?[A-Z]\)?)[.。]?$")
 _MARKED = re.compile(
     r"(?:\(\s*|\b(?:option|choice|answer)\s+|选项|选)(?=[A-Za-z]\b|[A-Z][^A-Za-z])|(?m:^)(?=[A-Z][.):,])"
@@ -167,7 +168,7 @@ def _alone(text: str, options: Options) -> list[Statement]:
         place += len(line) + 1
     same = {statement.letters for statement in lines}
     alone = lines if len(same) == 1 and len(lines) <= 2 else []
-    last = _LAST_SENTENCE.search(text)
+    last = _LAST_SENTENCE.search(text) if len(set(_LONE_LETTER.findall(text))) < 2 else None
     if not lines and last is not None:
         named = options.named(text, last.start(1))
         if named is not None and named.lettered:
