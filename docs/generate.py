@@ -15,13 +15,16 @@ import click
 import yaml
 from click.testing import CliRunner
 
+from lite_huatuo import jsonl
 from lite_huatuo import recipe as recipes
 from lite_huatuo.cli.main import COMMANDS, cli
+from lite_huatuo.evaluation import answers, benchmarks, truth
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.training.metrics import METRICS
+from lite_huatuo.verifier.metrics import Share
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("README.md", "docs/cli.md", "docs/data.md", "docs/recipes.md", "docs/metrics.md")
+FILES = ("README.md", "docs/cli.md", "docs/data.md", "docs/evaluation.md", "docs/recipes.md", "docs/metrics.md")
 BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -75,8 +78,43 @@ def price_table() -> str:
     return CliRunner().invoke(cli, words.split(), catch_exceptions=False).stdout
 
 
+def benchmark_list() -> str:
+    """Return the table of shipped benchmarks."""
+    rows = []
+    for name, each in benchmarks.shipped().items():
+        runs = f"{each.runs}, {'other orders' if each.shuffle else 'one order'}" if each.runs > 1 else "1"
+        sources = each.sources[0] + (f" and {len(each.sources) - 1} more" if len(each.sources) > 1 else "")
+        rows.append((f"`{name}`", each.title, f"`{sources}`", each.prompt, each.rule, runs, str(each.version)))
+    return _table(("name", "questions", "source", "prompt", "rule", "runs", "version"), rows)
+
+
+def reading_rules() -> str:
+    """Return precision, recall and coverage of every reading rule on the labelled replies."""
+    labelled = [
+        row for path in sorted((ROOT / "tests/data").glob("readings_*.jsonl")) for _, row in jsonl.iter_rows(path)
+    ]
+    parts = {
+        "all": labelled,
+        "English": [row for row in labelled if row["language"] == "en"],
+        "Chinese": [row for row in labelled if row["language"] == "zh"],
+        "several letters": [row for row in labelled if len(row["stated"]) > 1],
+    }
+    rows = [
+        (
+            f"`{rule}`",
+            name,
+            *(_share(measure(chosen, rule)) for measure in (truth.precision, truth.recall, truth.coverage)),
+        )
+        for rule in answers.RULES
+        for name, chosen in parts.items()
+    ]
+    return _table(("rule", "replies", "precision", "recall", "coverage"), rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "price-table": price_table,
+    "benchmark-list": benchmark_list,
+    "reading-rules": reading_rules,
     "metrics": metrics,
     "command-help": command_help,
     "commands": commands,
@@ -132,6 +170,11 @@ def _sections(section: type, path: str) -> list[tuple[str, type]]:
 
 def _is_section(annotation: object) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, recipes.Section)
+
+
+def _share(share: Share) -> str:
+    value = "none" if share.value is None else f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]"
+    return f"{value} ({share.hits}/{share.n})"
 
 
 def _yaml(value: object) -> str:

@@ -76,7 +76,7 @@ FLOORS = {
         "verifier.classifier",
         "models.*",
         "training.trackers",
-        "evaluation.score",  # Wilson's interval is verifier.metrics'
+        *("evaluation.score", "evaluation.truth"),  # Wilson's interval is verifier.metrics'
     ],
     1: [
         "jsonl",

@@ -10,6 +10,8 @@ from rich.table import Table
 from lite_huatuo.evaluation import predictions
 from lite_huatuo.evaluation import table as papers
 
+NAME = 30  # characters of a target's name in the paper's table
+
 
 def table(title: str, report: dict[str, Any]) -> Table:
     """Return the scores of one target, a benchmark a row."""
@@ -54,17 +56,17 @@ def beside(target: str, folder: Path) -> dict[str, dict[str, Any]]:
     """Return the reports to show in one table: of a run all its stages, else that of the folder."""
     found = predictions.run_of(target)
     if found is None or folder.parent != found[0] / "eval":
-        return {target: predictions.read_report(folder)}
+        return {target[-NAME:]: predictions.read_report(folder)}
     reports = {stage: predictions.read_report(folder.parent / stage) for stage in predictions.STAGES}
-    return {f"{found[0]}/{stage}": report for stage, report in reports.items() if report}
+    return {stage: report for stage, report in reports.items() if report}
 
 
 def paper_table(reports: dict[str, dict[str, Any]]) -> Table:
     """Return the paper's table: the reports' rows and the paper's."""
     drawn = Table(title="Percent right, beside the paper's 8B model", title_justify="left")
-    drawn.add_column("")
+    drawn.add_column("", no_wrap=True)
     for column in (*papers.COLUMNS, papers.AVERAGE):
-        drawn.add_column(column, justify="right")
+        drawn.add_column(column, justify="right", max_width=10)
     for name, row in papers.rows(reports).items():
         drawn.add_row(name, *(f"{row[c]:.1f}" if c in row else "-" for c in (*papers.COLUMNS, papers.AVERAGE)))
     return drawn
