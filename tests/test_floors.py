@@ -31,7 +31,7 @@ FLOORS = {
         "report",
         "report.*",
         "planning.launch",
-        "planning.plan",
+        *("planning.plan", "planning.needs"),
         "training.preflight",
         "training.ppo_stage",
         *("training.verifier_train", "training.run_replies"),

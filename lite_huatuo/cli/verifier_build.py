@@ -24,12 +24,13 @@ EXACT = "exact"
 @click.option("--to", required=True, type=FILE, help="The folder for train.jsonl, test.jsonl and manifest.json.")
 @click.option("--replies", "files", multiple=True, type=FILE, help="Lines of id (a problem's) and reply; repeatable.")
 @click.option("--sample", "sampled", metavar="PROFILE", help="Ask this model the questions as well.")
+@click.option("--run", "runs", multiple=True, type=FILE, help="Ask this run's student as well; repeatable.")
 @click.option(
     "--temperature", "temperatures", type=click.FloatRange(0, 2), multiple=True, default=(0.3, 0.7, 1.0),
-    show_default=True, help="Of --sample; repeatable.",
+    show_default=True, help="Of --sample and --run; repeatable.",
 )  # fmt: skip
 @click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="At each temperature.")
-@click.option("--max-tokens", type=click.IntRange(1), default=600, show_default=True, help="Of a sampled reply.")
+@click.option("--max-tokens", type=click.IntRange(1), default=600, show_default=True, help="Of a reply to --sample.")
 @click.option("--judge", required=True, metavar="PROFILE|exact", help="Who judges the replies.")
 @click.option("--exams", metavar="EXAMS", help="The problems' exam questions: attacks use their wrong options.")
 @click.option(
@@ -57,9 +58,10 @@ def build(source: str, to: Path, judge: str, max_failures: float, overwrite: boo
     \b
     lite-huatuo verifier build problems.jsonl --to pairs --replies runs/mine/eval/heldout.sft.jsonl --judge gpt-6-luna
     lite-huatuo verifier build problems.jsonl --to pairs --sample local --judge gpt-6-luna --budget 5
+    lite-huatuo verifier build problems.jsonl --to pairs --run runs/mine --samples 4 --judge gpt-6-luna
     """
-    if not options["files"] and not options["sampled"]:
-        raise click.UsageError("nothing to judge; give --replies FILE, --sample PROFILE or both")
+    if not (options["files"] or options["sampled"] or options["runs"]):
+        raise click.UsageError("nothing to judge; give --replies FILE, --sample PROFILE or --run RUN")
     from lite_huatuo.data import sources
     from lite_huatuo.verifier import build as building
 
@@ -72,6 +74,8 @@ def build(source: str, to: Path, judge: str, max_failures: float, overwrite: boo
         replies = building.read_replies(options["files"], {problem.id: problem for problem in problems}, skipped)
         if options["sampled"]:
             replies += _sample(problems, options, skipped)
+        for folder in options["runs"]:
+            replies += _ask(folder, problems, options, skipped)
         if not replies:
             told = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
             raise RecordError(f"no reply can be judged ({told or 'the files are empty'})")
@@ -80,10 +84,11 @@ def build(source: str, to: Path, judge: str, max_failures: float, overwrite: boo
     if told["not judged"] > max_failures * len(replies):
         reason = next(iter(built.manifest["failures"]))
         raise RecordError(f"{told['not judged']} of {len(replies)} replies got no verdict, most often: {reason}")
-    manifest = building.write(to, built, skipped=dict(skipped), problems_from=source, sampled=options["sampled"])
+    told_too = {"problems_from": source, "sampled": options["sampled"], "runs": [str(path) for path in options["runs"]]}
+    manifest = building.write(to, built, skipped={k: n for k, n in skipped.items() if n}, **told_too)
     for name, counts in manifest["splits"].items():
         click.echo(f"{counts['pairs']:>8,}  {to / name}.jsonl ({counts['right']:,} right)")
-    click.echo(json.dumps({"replies": told, "skipped": dict(skipped)}, ensure_ascii=False))
+    click.echo(json.dumps({"replies": told, "skipped": manifest["skipped"]}, ensure_ascii=False))
 
 
 def _judge(judge: str, options: dict[str, Any], stack: ExitStack) -> Verifier:
@@ -110,6 +115,23 @@ def _sample(problems: Any, options: dict[str, Any], skipped: Counter[str]) -> An
         return sample(
             chosen, options["store"], problems, temperatures=options["temperatures"], samples=options["samples"],
             max_tokens=options["max_tokens"], skipped=skipped, budget=options["budget"], advance=display.advance,
+        )  # fmt: skip
+
+
+def _ask(folder: Path, problems: Any, options: dict[str, Any], skipped: Counter[str]) -> Any:
+    """Return what a run's student replies."""
+    from lite_huatuo.cli.display import Display
+    from lite_huatuo.cli.train import quiet_libraries
+    from lite_huatuo.run_dir import RunDir
+
+    run = RunDir.open(folder)
+    quiet_libraries()
+    from lite_huatuo.training import run_replies
+
+    with Display() as display:
+        return run_replies.sample(
+            run, problems, temperatures=options["temperatures"], samples=options["samples"], seed=options["seed"],
+            skipped=skipped, progress=display,
         )  # fmt: skip
 
 

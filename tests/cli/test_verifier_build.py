@@ -13,8 +13,10 @@ from lite_huatuo import jsonl
 from lite_huatuo.data import sources
 from lite_huatuo.prompts.render import templates
 from lite_huatuo.records import to_row
+from lite_huatuo.run_dir import RunDir
 from tests import scripted_teacher
 from tests.scripted_server import ScriptedServer
+from tests.tiny import CURES
 
 
 @pytest.fixture
@@ -125,3 +127,23 @@ def test_mistakes_are_told(run, problems: Path, tmp_path: Path) -> None:
     jsonl.write(empty, [{"id": "nobody", "reply": "x"}])
     code, _, err = run("verifier", "build", problems, *to, "--replies", empty)
     assert (code, "no reply can be judged (1 no such problem)" in err) == (1, True)
+
+
+def test_a_runs_student_is_asked(run, toy: dict[str, str], toy_run: RunDir, tmp_path: Path) -> None:
+    """At each temperature as often as asked, greedy once; the same seed gives the same pairs."""
+    words = ("verifier", "build", toy["problems"], "--judge", "exact", "--run", toy_run.path, "--limit", 12)
+    words = (*words, "--samples", 2, "--temperature", 0, "--temperature", 1.0, "--attacks", 0, "--test-share", 0)
+    made = []
+    for name in ("once", "again"):
+        code, _, err = run(*words, "--to", tmp_path / name)
+        assert code == 0, err
+        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+        assert manifest["runs"] == [str(toy_run.path)]
+        assert manifest["replies"]["given"] + sum(manifest["skipped"].values()) == 12 * 3
+        made.append((tmp_path / name / "train.jsonl").read_text())
+    assert made[0] == made[1]
+    rows = [json.loads(line) for line in made[0].splitlines()]
+    asked = [row for row in rows if row["temperature"] is not None]
+    assert asked
+    assert {row["temperature"] for row in asked} <= {0.0, 1.0}
+    assert any(row["final_response"] in CURES for row in asked)  # what the toy student was taught to say
