@@ -155,9 +155,7 @@ WITHOUT_TORCH = [
     "run_dir",
     "response_format",
     "verifier.exact",
-    "evaluation.answers",
-    "evaluation.benchmarks",
-    "evaluation.compare",
+    *("evaluation.answers", "evaluation.benchmarks", "evaluation.compare"),
 ]
 FILE_LINES, FUNCTION_LINES = 350, 60
 

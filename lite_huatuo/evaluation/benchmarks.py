@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 from lite_huatuo import exam_rows, schema
 from lite_huatuo.data import sources
 from lite_huatuo.errors import RecipeError, RecordError
-from lite_huatuo.prompts.exam import PROMPTS
+from lite_huatuo.prompts import exam
 from lite_huatuo.records import ExamQuestion
 from lite_huatuo.schema import Section
 
@@ -53,8 +53,8 @@ class Benchmark(Section):
     @field_validator("prompt")
     @classmethod
     def _a_known_prompt(cls, value: str) -> str:
-        if value not in PROMPTS:
-            raise ValueError(f"prompt: {value!r} is not one of {', '.join(PROMPTS)}")
+        if value not in exam.PROMPTS:
+            raise ValueError(f"prompt: {value!r} is not one of {', '.join(exam.PROMPTS)}")
         return value
 
 
@@ -136,6 +136,11 @@ def arrange(question: ExamQuestion, run: int, *, shuffle: bool) -> ExamQuestion:
     return replace(
         question, options=options, answer_idx=answer_idx, answer="; ".join(options[letter] for letter in answer_idx)
     )
+
+
+def ask(benchmark: Benchmark, question: ExamQuestion) -> str:
+    """Return the question in the benchmark's words."""
+    return exam.ask(benchmark.prompt, question.language, question.question, question.options, question.context)
 
 
 def _read(source: str, where: str) -> dict[str, Benchmark]:

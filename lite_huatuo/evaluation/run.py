@@ -14,7 +14,6 @@ from lite_huatuo.evaluation import benchmarks, predictions, score
 from lite_huatuo.evaluation.benchmarks import Benchmark, Loaded
 from lite_huatuo.evaluation.predictions import Predictions
 from lite_huatuo.evaluation.targets import Ask, Sampling, Writer, Written
-from lite_huatuo.prompts.exam import ask
 from lite_huatuo.training.progress import Progress
 
 
@@ -44,7 +43,7 @@ def evaluate(
     for run in range(runs):
         for question in chosen:
             arranged = benchmarks.arrange(question, run, shuffle=shuffle)
-            asked[Ask(question.id, run, ask(benchmark.prompt, arranged))] = arranged
+            asked[Ask(question.id, run, benchmarks.ask(benchmark, arranged))] = arranged
     missing = [each for each in asked if not kept.has(each.id, each.run, predictions.digest(each.prompt))]
     failures: list[dict[str, Any]] = []
 

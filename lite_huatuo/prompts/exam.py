@@ -4,9 +4,8 @@ scores under two texts are not to be compared.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from string import Template
-
-from lite_huatuo.records import ExamQuestion
 
 PROMPTS = {
     "one-1": {
@@ -31,10 +30,10 @@ PROMPTS = {
 }
 
 
-def ask(name: str, question: ExamQuestion) -> str:
+def ask(name: str, language: str, question: str, options: Mapping[str, str], context: str | None = None) -> str:
     """Return what a student is asked: the text `name` in the question's language, English for other languages."""
     texts = PROMPTS[name]
-    options = "\n".join(f"{letter}. {text}" for letter, text in question.options.items())
-    return Template(texts.get(question.language, texts["en"])).safe_substitute(
-        question=question.question, options=options, context=question.context or ""
+    listed = "\n".join(f"{letter}. {text}" for letter, text in options.items())
+    return Template(texts.get(language, texts["en"])).safe_substitute(
+        question=question, options=listed, context=context or ""
     )

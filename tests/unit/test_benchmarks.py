@@ -17,7 +17,7 @@ from lite_huatuo import jsonl
 from lite_huatuo.errors import RecipeError, RecordError
 from lite_huatuo.evaluation import answers, benchmarks, table
 from lite_huatuo.exam_rows import exam_from_row
-from lite_huatuo.prompts.exam import PROMPTS, ask
+from lite_huatuo.prompts.exam import PROMPTS
 from lite_huatuo.records import ExamQuestion
 
 SHIPPED = benchmarks.shipped()
@@ -46,12 +46,13 @@ def test_a_changed_prompt_has_a_new_name() -> None:
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_a_question_is_asked_in_its_language_with_all_it_has(name: str) -> None:
-    english = ask(name, question(context="A $1 study."))
+    benchmark = SHIPPED["medqa"].model_copy(update={"prompt": name})
+    english = benchmarks.ask(benchmark, question(context="A $1 study."))
     assert "Which?\n\nA. Aspirin\nB. Bleach\nC. Coal\nD. Dill" in english
     assert ("A $1 study." in english) == name.startswith("context")
     assert "Answer" in english
-    assert "回答" in ask(name, question(language="zh"))
-    assert ask(name, question(language="es")) == ask(name, question())
+    assert "回答" in benchmarks.ask(benchmark, question(language="zh"))
+    assert benchmarks.ask(benchmark, question(language="es")) == benchmarks.ask(benchmark, question())
 
 
 def test_questions_come_from_a_file_of_the_same_shape(tmp_path: Path) -> None:
@@ -183,7 +184,7 @@ def test_real_questions_are_read_asked_and_their_answers_read_back(
     loaded = benchmarks.load(benchmark)
     assert (len(loaded.questions), loaded.refused) == (count, [])
     for each in loaded.questions:
-        assert all(text in ask(benchmark.prompt, each) for text in (each.question, *each.options.values()))
+        assert all(text in benchmarks.ask(benchmark, each) for text in (each.question, *each.options.values()))
         said = "答案是" if each.language == "zh" else "The answer is "
         reply = f"{said}{each.answer_idx}."
         assert {answers.read(rule, reply, each.options) for rule in answers.RULES} == {each.answer_idx}
