@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,11 @@ import click
 
 if TYPE_CHECKING:
     from lite_huatuo.planning.hardware import Machine
+    from lite_huatuo.planning.needs import Need
 
 OK, NOTE, FAIL = "ok", "note", "FAIL"  # FAIL: nothing can be trained until it is put right
+GIB = 2**30
 GB_PER_GIB = 1.073741824
-CUDA_OVERHEAD_GIB = 2.0  # context and fragmentation, per card; an estimate
 KEY_USES = {
     "OPENAI_API_KEY": "only a teacher model needs it",
     "HF_TOKEN": "gated bases (Llama) and pushing an export need it: set it, or run `hf auth login`",
@@ -36,32 +36,6 @@ class Check:
     advice: str = ""
 
 
-@dataclass(frozen=True)
-class Need:
-    """What a recipe needs. `gpu_gib` is on the cards without CUDA's overhead, `download_gb` 2 bytes per parameter.
-
-    `cpu_gib`: main memory to train on the CPU, None where that would take months. `spreads`: over all cards.
-    """
-
-    gpu_gib: float
-    download_gb: float
-    cpu_gib: float | None = None
-    spreads: bool = False
-
-
-# Estimates, none measured on a GPU. With W = 0.516 N_linear + 2 N_embedding + 4 N_lora bytes of weights: the larger of
-# SFT's peak, W + optimiser 10 N_lora + checkpoints 2 h L T + logits 12 V T, and sampling, W (three adapters) + both
-# optimisers + cache 2 L kv_heads head_dim 2 x sequences x tokens; T = sft.microbatch_size x base.max_length.
-NEEDS = {
-    "demo": Need(gpu_gib=2.0, download_gb=0.3, cpu_gib=4.0),
-    "qwen7b": Need(gpu_gib=13.4, download_gb=15),
-    "qwen7b-zh": Need(gpu_gib=13.4, download_gb=15),
-    "llama8b": Need(gpu_gib=12.7, download_gb=16),
-    "qwen72b": Need(gpu_gib=53.5, download_gb=145, spreads=True),
-    "llama70b": Need(gpu_gib=51.8, download_gb=141, spreads=True),
-}
-
-
 @click.command("doctor")
 @click.option("--online", is_flag=True, help="Also ask whether the Hugging Face Hub answers; else nothing is sent.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: can_train, checks, recipes, facts.")
@@ -77,12 +51,14 @@ def command(ctx: click.Context, online: bool, as_json: bool) -> None:
     """
     from lite_huatuo import recipe as recipes
     from lite_huatuo.planning import hardware
+    from lite_huatuo.planning.needs import need
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of optional kernels on first use
     machine = hardware.inspect(Path("runs"), online=online)
     checks = list(examine(machine))
     can_train = all(check.status != FAIL for check in checks)
-    fits = {name: verdict(NEEDS.get(name), machine, can_train=can_train) for name in recipes.names()}
+    needed = {name: need(recipes.load(name), cards=max(1, len(machine.gpus))) for name in recipes.names()}
+    fits = {name: verdict(needed[name], machine, can_train=can_train) for name in needed}
     if as_json:
         click.echo(
             json.dumps(
@@ -90,7 +66,7 @@ def command(ctx: click.Context, online: bool, as_json: bool) -> None:
                     "can_train": can_train,
                     "checks": [dataclasses.asdict(check) for check in checks],
                     "recipes": {
-                        name: {"fits": fit, "why": why, "needs": needs(NEEDS.get(name)), "measured_on_gpu": False}
+                        name: {"fits": fit, "why": why, "needs": needs(needed[name]), "measured_on_gpu": False}
                         for name, (fit, why) in fits.items()
                     },
                     "facts": dataclasses.asdict(machine),
@@ -100,7 +76,7 @@ def command(ctx: click.Context, online: bool, as_json: bool) -> None:
             )
         )
     else:
-        _show(checks, fits, can_train)
+        _show(checks, fits, {name: needs(found) for name, found in needed.items()}, can_train)
     ctx.exit(0 if can_train else 1)
 
 
@@ -141,51 +117,47 @@ def examine(machine: Machine) -> Iterator[Check]:
         )
 
 
-def needs(need: Need | None) -> str:
+def needs(need: Need) -> str:
     """Return a recipe's needs in words."""
-    if need is None:
-        return "not known"
-    if need.cpu_gib is not None:
-        return f"a CPU with {need.cpu_gib:.0f} GiB of memory, or any CUDA GPU"
+    if need.on_cpu:
+        return f"a CPU with {need.cpu / GIB:.1f} GiB of memory, or any CUDA GPU"
     cards = "one GPU, or several together" if need.spreads else "one GPU"
-    return f"{math.ceil(need.gpu_gib + CUDA_OVERHEAD_GIB)} GiB on {cards}; a {need.download_gb:.0f} GB download"
+    return f"{need.gpu / GIB:.1f} GiB on {cards}; a {need.download / 1e9:.0f} GB download"
 
 
-def verdict(need: Need | None, machine: Machine, *, can_train: bool) -> tuple[bool, str]:
+def verdict(need: Need, machine: Machine, *, can_train: bool) -> tuple[bool, str]:
     """Return (fits, why) for a recipe on a machine."""
     if not can_train:
         return False, f"no: first put right what is marked {FAIL}"
-    if need is None:
-        return False, "not known"
     if not machine.gpus:
         return _on_cpu(need, machine)
     return _on_gpus(need, machine)
 
 
 def _on_cpu(need: Need, machine: Machine) -> tuple[bool, str]:
-    if need.cpu_gib is None:
+    if not need.on_cpu:
         return False, "no: no CUDA GPU"
-    if machine.memory.available_gib < need.cpu_gib:
+    if machine.memory.available_gib * GIB < need.cpu:
         return False, f"no: {machine.memory.available_gib:.1f} GiB of memory available"
     return True, "yes, on the CPU"
 
 
 def _on_gpus(need: Need, machine: Machine) -> tuple[bool, str]:
     """A recipe that does not spread takes the first visible GPU, whatever the others are."""
-    used = list(machine.gpus)
-    where = f"{len(used)} GPUs together" if len(used) > 1 else used[0].name
-    if not need.spreads:
-        enough = [i for i, gpu in enumerate(machine.gpus) if gpu.memory_gib - CUDA_OVERHEAD_GIB >= need.gpu_gib]
+    used, wanted = list(machine.gpus), need.gpu / GIB
+    if need.spreads and len(used) > 1:
+        wanted, where = need.each / GIB, f"{len(used)} GPUs together"
+        if min(gpu.memory_gib for gpu in used) < wanted:
+            return False, f"no: {len(used)} GPUs need {wanted:.0f} GiB each"
+    else:
+        enough = [i for i, gpu in enumerate(machine.gpus) if gpu.memory_gib >= wanted]
         if not enough:
             return False, f"no: the largest GPU has {max(gpu.memory_gib for gpu in machine.gpus):.0f} GiB"
         used = [machine.gpus[enough[0]]]
         where = used[0].name + (f" with CUDA_VISIBLE_DEVICES={enough[0]}" if enough[0] else "")
-    overhead = CUDA_OVERHEAD_GIB * len(used)
-    if sum(gpu.memory_gib for gpu in used) - overhead < need.gpu_gib:
-        return False, f"no: all GPUs together have {sum(gpu.memory_gib for gpu in used):.0f} GiB"
-    if sum(gpu.free_gib for gpu in used) - overhead < need.gpu_gib:
+    if min(gpu.free_gib for gpu in used) < wanted:
         where += "; but other programs hold too much of it now"
-    if machine.model_disk_gib * GB_PER_GIB < need.download_gb:
+    if machine.model_disk_gib * GB_PER_GIB < need.download / 1e9:
         where += "; but the model cache lacks room for the download"
     return True, f"yes, on {where}"
 
@@ -238,7 +210,7 @@ def _quantization(machine: Machine) -> Check:
     return Check("bitsandbytes", OK, f"{machine.bitsandbytes}, NF4 works on {', '.join(machine.nf4_failures)}")
 
 
-def _show(checks: list[Check], fits: dict[str, tuple[bool, str]], can_train: bool) -> None:
+def _show(checks: list[Check], fits: dict[str, tuple[bool, str]], wanted: dict[str, str], can_train: bool) -> None:
     """Print both tables and what to do next."""
     from rich import box
     from rich.console import Console
@@ -261,7 +233,7 @@ def _show(checks: list[Check], fits: dict[str, tuple[bool, str]], can_train: boo
     console.print()
     drawn = table("recipe", "needs (estimate, not measured on a GPU)", "here")
     for name, (fit, why) in fits.items():
-        drawn.add_row(name, needs(NEEDS.get(name)), Text(why, style="green" if fit else ""))
+        drawn.add_row(name, wanted[name], Text(why, style="green" if fit else ""))
     console.print(drawn)
     console.print()
     fitting = [name for name, (fit, _) in fits.items() if fit]

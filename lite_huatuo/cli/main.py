@@ -14,6 +14,7 @@ from lite_huatuo.errors import LiteHuatuoError
 COMMANDS = {
     "doctor": ("doctor", "Tell what this machine can train and what is missing."),
     "recipes": ("recipes", "List, show, check and copy recipes."),
+    "plan": ("plan", "Predict memory by phase, time, disk and money."),
     "data": ("data", "Turn exam questions into problems and verified chains of thought."),
     "verifier": ("verifier", "Check judges of final responses; make data for one and train it."),
     "train": ("train", "Train a student: SFT, then PPO."),

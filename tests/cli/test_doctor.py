@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from lite_huatuo import recipe
-from lite_huatuo.cli import doctor
 from lite_huatuo.planning import hardware
 
 SECRET = "sk-never-to-be-shown"
@@ -170,8 +169,8 @@ def test_too_little_memory_is_told_without_failing(run, on):
         (["consumer"], {"demo", "qwen7b", "qwen7b-zh", "llama8b"}),
         (["consumer"] * 2, {"demo", "qwen7b", "qwen7b-zh", "llama8b"}),
         (["small"] * 3, {"demo"}),  # a 7B student does not spread
-        (["consumer"] * 4, set(doctor.NEEDS)),
-        (["large"], set(doctor.NEEDS)),
+        (["consumer"] * 4, set(recipe.names())),
+        (["large"], set(recipe.names())),
     ],
 )
 def test_what_fits_on_which_gpus(run, on, cards, expected):
@@ -222,8 +221,11 @@ def test_what_stops_all_training_fails_and_says_what_to_do(run, on, changes):
     assert fits(run) == set()
 
 
-def test_every_shipped_recipe_has_its_needs_stated():
-    assert set(doctor.NEEDS) == set(recipe.names())
+def test_needs_are_those_of_the_plan(run, on):
+    on("consumer")
+    planned = json.loads(run("plan", "--recipe", "llama8b", "--json")[1])
+    told = json.loads(run("doctor", "--json")[1])["recipes"]["llama8b"]["needs"]
+    assert f"{planned['peak']['bytes'] / 2**30:.1f} GiB on one GPU" in told
 
 
 @pytest.mark.parametrize(("version", "ok"), [((3, 9, 18), False), ((3, 10, 0), True), ((3, 13, 1), True)])

@@ -1,0 +1,1 @@
+"""Published configurations of the shipped recipes' students: of each config.json the numbers memory depends on."""

@@ -1,0 +1,42 @@
+"""What a shipped recipe needs of a machine, in four numbers, from its plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lite_huatuo.planning import plan as plans
+from lite_huatuo.planning.cards import Card
+from lite_huatuo.planning.work import WEIGHT_BYTES
+from lite_huatuo.recipe import Recipe
+
+# Operations of PPO that a CPU of a few cores does in some days; beyond, a recipe is not for CPUs.
+CPU_OPERATIONS = 1e16
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes: `gpu` on one card, `each` on every one of the machine's cards, `cpu` in main memory.
+
+    `on_cpu`: training on a CPU takes days at most. `spreads`: over all cards.
+    """
+
+    gpu: int
+    each: int
+    cpu: int
+    download: int
+    on_cpu: bool
+    spreads: bool
+
+
+def need(recipe: Recipe, *, cards: int) -> Need:
+    """Return what a recipe needs on a machine with so many cards."""
+    shape, _ = plans.shape_of(recipe)
+    tokens = recipe.ppo.total_episodes * recipe.ppo.epochs * recipe.ppo.rollout.max_reply_length
+    return Need(
+        gpu=plans.make(recipe, shape, None).peak.total,
+        each=plans.make(recipe, shape, None, cards=cards).peak.total,
+        cpu=plans.make(recipe, shape, Card("cpu", 0, gpu=False)).peak.total,
+        download=WEIGHT_BYTES * shape.parameters,
+        on_cpu=6 * shape.parameters * tokens <= CPU_OPERATIONS,
+        spreads=recipe.launch.strategy == "pipeline",
+    )
