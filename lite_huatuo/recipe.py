@@ -205,11 +205,11 @@ class PPO(Section):
 
 
 class Eval(Section):
-    """Evaluation on the held-out problems, before and after each stage; greedy."""
+    """Evaluation on the held-out problems, before and after each stage, greedy; and what `eval` does by default."""
 
     batch_size: Count = 16
     max_reply_length: Count | None = None  # None: that of the rollout
-    benchmarks: list[str] = Field(default_factory=list)
+    benchmarks: list[str] = Field(default_factory=list)  # NAME or NAME=FILE, for `eval` without --benchmark
 
 
 class Export(Section):
