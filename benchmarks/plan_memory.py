@@ -4,10 +4,10 @@
 
 Random Llamas of 10 to 80 million parameters; examples, queries and replies all have the greatest length that the recipe
 allows, as the plan assumes. Each configuration is a process of its own. It imports everything, goes through all phases
-once with a network of a few thousand parameters, multiplies two matrices of the real sizes, takes its resident memory
-then as the ground, and goes through the phases with the real one: load, SFT (two steps by TRL), and an update of PPO:
-rollout, scoring, update. Measured is the peak (VmHWM) of each phase less the ground; predicted is the plan for a CPU
-without what it adds for Python and its libraries.
+once with a network as deep but a hundred times smaller, multiplies two matrices of the real sizes, takes its resident
+memory then as the ground, and goes through the phases with the real one: load, SFT (two steps by TRL), and an update of
+PPO: rollout, scoring, update. Measured is the peak (VmHWM) of each phase less the ground; predicted is the plan for a
+CPU without what it adds for Python and its libraries.
 
 glibc keeps freed memory of its own accord, differently from run to run; by default that is switched off
 (MALLOC_MMAP_THRESHOLD_), so that what is measured is what is in use. `--allocator default` leaves it on.
@@ -65,7 +65,7 @@ CASES = {
     "nf4": Case(),
     "nf4, no checkpointing": Case(checkpointing=False),
     "float32 base, rank 64": Case(quantization="none", rank=64, vocabulary=4096),
-    "many rows, long": Case(query=512, reply=96, rows=32, tokens=608, sft_rows=1, kv_heads=8, layers=6),
+    "many rows, long": Case(query=400, reply=48, rows=24, tokens=896, sft_rows=1, kv_heads=8, layers=4),
     "wide, few layers": Case(hidden=1024, layers=4, intermediate=4096, rank=8, double=False),
     "large vocabulary": Case(hidden=384, layers=4, intermediate=1024, heads=6, vocabulary=100_000),
     "critic on a trunk": Case(trunk=2, tokens=2048, targets=("q_proj", "v_proj"), quantization="none"),
@@ -265,9 +265,9 @@ def child(case: Case, work: Path) -> None:
 
     torch.set_num_threads(1)
     quiet_libraries()
-    small = Case(**{**asdict(case), "hidden": 64, "layers": 2, "intermediate": 96, "vocabulary": VOCABULARY, "heads": 4,
-                    "kv_heads": 2, "query": 8, "reply": 8, "rows": 2, "sft_rows": 1, "tokens": 16, "rank": 4,
-                    "trunk": min(case.trunk, 1)})  # fmt: skip
+    tiny = {"hidden": 64, "intermediate": 96, "vocabulary": VOCABULARY, "heads": 4, "kv_heads": 2, "rank": 4}
+    short = {"query": 8, "reply": 8, "rows": 2, "sft_rows": 1, "tokens": 16}
+    small = Case(**{**asdict(case), **tiny, **short})
     make_model(small, work / "small")
     go_through(small, work / "small", work / "warm")
     _warm_up(case)

@@ -109,41 +109,39 @@ def suggest(recipe: Recipe, shape: Shape, card: Card, *, cards: int = 1) -> list
     chosen: dict[str, Any] = {}
     plan = make(recipe, shape, card, cards=cards)
     while not plan.fits:
-        for key, value in _knobs(plan.peak.name, recipe):
-            tried = _changed(recipe, {key: value})
+        for values in _knobs(plan.peak.name, recipe):
+            tried = _changed(recipe, values)
             if tried is None:
                 continue
             found = make(tried, shape, card, cards=cards)
             if found.peak.total < plan.peak.total or found.peak.name != plan.peak.name:
                 recipe, plan = tried, found
-                chosen[key] = value
+                chosen |= values
                 break
         else:
             return None
     return [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in chosen.items()]
 
 
-def _knobs(phase: str, recipe: Recipe) -> Iterator[tuple[str, Any]]:
-    """Yield (key, value) of what makes a phase smaller, what costs least first."""
+def _knobs(phase: str, recipe: Recipe) -> Iterator[dict[str, Any]]:
+    """Yield the values that make a phase smaller, what costs least first; a smaller rank last, it learns less."""
     sft, ppo = recipe.sft, recipe.ppo
     if phase == "SFT":
-        yield "sft.gradient_checkpointing", True
-        yield "sft.microbatch_size", max(1, sft.microbatch_size // 2)
-        yield "sft.optimizer", "paged_adamw_8bit"
+        yield {"sft.gradient_checkpointing": True}
+        yield {"sft.microbatch_size": max(1, sft.microbatch_size // 2)}
+        yield {"sft.optimizer": "paged_adamw_8bit"}
     if phase == "rollout":
-        larger = max(ppo.rollout.batch_size, recipe.eval.batch_size)
-        if recipe.eval.batch_size == larger:
-            yield "eval.batch_size", max(1, larger // 2)
-        if ppo.rollout.batch_size == larger:
-            yield "ppo.rollout.batch_size", max(1, larger // 2)
+        rows = max(1, max(min(ppo.rollout.batch_size, ppo.rollout.episodes), recipe.eval.batch_size) // 2)
+        batches = {"ppo.rollout.batch_size": ppo.rollout.batch_size, "eval.batch_size": recipe.eval.batch_size}
+        yield {key: rows for key, size in batches.items() if size > rows}
     if phase in ("update", "scoring"):
-        yield "ppo.gradient_checkpointing", True
-        yield "ppo.microbatch_tokens", max(1, ppo.microbatch_tokens // 2)
+        yield {"ppo.gradient_checkpointing": True}
+        yield {"ppo.microbatch_tokens": max(1, ppo.microbatch_tokens // 2)}
     if phase in ("update", "rollout", "scoring"):
-        yield "ppo.optimizer", "paged_adamw_8bit"
-    yield "base.quantization", "nf4"
-    yield "base.keep_dequantised", False
-    yield "adapter.rank", max(4, recipe.adapter.rank // 2)
+        yield {"ppo.optimizer": "paged_adamw_8bit"}
+    yield {"base.quantization": "nf4"}
+    yield {"base.keep_dequantised": False}
+    yield {"adapter.rank": max(4, recipe.adapter.rank // 2)}
 
 
 def _changed(recipe: Recipe, values: dict[str, Any]) -> Recipe | None:
@@ -154,9 +152,9 @@ def _changed(recipe: Recipe, values: dict[str, Any]) -> Recipe | None:
         section = tree
         for name in sections:
             section = section[name]
-        if section[key] == value:
-            return None
         section[key] = value
+    if tree == recipe.model_dump():
+        return None
     try:
         return recipes.check(tree, recipe.name)
     except RecipeError:
