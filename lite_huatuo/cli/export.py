@@ -33,6 +33,7 @@ COMPARED = (
 @click.option("--adapter", "only_adapter", is_flag=True, help="Export the adapter alone, in plain peft form.")
 @click.option("--low-disk", is_flag=True, help="Fetch the base's shards one by one and delete each when it is used.")
 @click.option("--tensors-only", is_flag=True, help="Compare tensors only; load no model to compare its answers.")
+@click.option("--gguf", type=click.Choice(["f16", "q8_0"]), help="Write a GGUF file and an Ollama Modelfile as well.")
 @click.option(
     "--push",
     "repo",
@@ -55,6 +56,7 @@ def command(folder: Path, to: Path, repo: str | None, dry_run: bool, as_json: bo
     \b
     lite-huatuo export runs/demo --to exported/demo
     lite-huatuo export runs/demo --to exported/exact --onto trained
+    lite-huatuo export runs/demo --to exported/demo --gguf q8_0
     lite-huatuo export runs/demo --to exported/demo --push user/name --tag v1
     """
     import json
@@ -66,6 +68,8 @@ def command(folder: Path, to: Path, repo: str | None, dry_run: bool, as_json: bo
 
     run = RunDir.open(folder)
     recipe = recipes.check(run.recipe(), str(folder / "recipe.yaml"))
+    if options["gguf"] and options["only_adapter"]:
+        raise click.UsageError("--gguf: needs the merged model; leave out --adapter")
     if repo == "":
         repo = recipe.export.repo
         if repo is None:
@@ -82,6 +86,7 @@ def command(folder: Path, to: Path, repo: str | None, dry_run: bool, as_json: bo
         only_adapter=options["only_adapter"],
         low_disk=options["low_disk"],
         logits=not options["tensors_only"],
+        gguf=options["gguf"],
         repo=repo,
     )
     if dry_run:

@@ -12,7 +12,18 @@ import click
 
 from lite_huatuo import jsonl
 from lite_huatuo.errors import ExportError, LiteHuatuoError
-from lite_huatuo.export import adapter_folder, card_facts, curves, hub, licences, merge, model_card, plan
+from lite_huatuo.export import (
+    adapter_folder,
+    card_facts,
+    curves,
+    gguf_file,
+    gguf_vocabulary,
+    hub,
+    licences,
+    merge,
+    model_card,
+    plan,
+)
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
 
@@ -30,6 +41,7 @@ class Request:
     only_adapter: bool
     low_disk: bool
     logits: bool
+    gguf: str | None
     repo: str | None
 
     @property
@@ -107,6 +119,7 @@ def finisher(request: Request) -> Callable[[Path, dict[str, Any]], None]:
 
     def finish(folder: Path, figures: dict[str, Any]) -> None:
         recipe = request.run.recipe()
+        figures["gguf"] = _write_gguf(request, folder)
         facts = card_facts.read(request.run.path, recipe, request.stage)
         base = adapter_folder.public_base(request.base)
         if facts.curves:
@@ -114,10 +127,32 @@ def finisher(request: Request) -> Callable[[Path, dict[str, Any]], None]:
         licence = licences.of(base, request.recipe.export.license)
         if licence and licence.notice:
             jsonl.write_text(folder / "NOTICE", licence.notice + "\n")
-        text = model_card.render(facts, figures, base=base, counts=request.counts(), repo=request.repo, gguf=None)
+        text = model_card.render(
+            facts, figures, base=base, counts=request.counts(), repo=request.repo, gguf=figures["gguf"]
+        )
         jsonl.write_text(folder / "README.md", text)
 
     return finish
+
+
+def _write_gguf(request: Request, folder: Path) -> str | None:
+    """Write GGUF file and Modelfile where they are asked for; return the file's name."""
+    name = gguf_name(request)
+    if request.gguf is None or name is None:
+        return None
+    from transformers import AutoTokenizer, GenerationConfig
+
+    say(f"{name}: writing")
+    gguf_file.write(folder, folder / name, request.gguf, name=request.recipe.name)
+    stops = GenerationConfig.from_pretrained(folder).eos_token_id
+    text = gguf_vocabulary.modelfile(AutoTokenizer.from_pretrained(folder), stops, name)
+    jsonl.write_text(folder / "Modelfile", text)
+    return name
+
+
+def gguf_name(request: Request) -> str | None:
+    """Return the name of the GGUF file, or None where none is asked for."""
+    return f"{request.recipe.name}-{request.gguf}.gguf" if request.gguf else None
 
 
 def say(text: str) -> None:
@@ -140,7 +175,7 @@ def _there_already(request: Request) -> dict[str, Any]:
         figures = json.loads((request.to / merge.REPORT).read_text(encoding="utf-8"))
         wanted = adapter_folder.fingerprint(request.adapter) if request.only_adapter else None
         wanted = wanted or merge.prepare(request.adapter, request.to, **request.merging()).fingerprint
-        same = figures["fingerprint"] == wanted
+        same = figures["fingerprint"] == wanted and figures["gguf"] == gguf_name(request)
     except (OSError, ValueError, KeyError):
         same = False
     if not same:

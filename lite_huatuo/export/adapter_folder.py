@@ -27,7 +27,7 @@ def export(
     """Write the adapter to the new folder `to`, whole or not at all; return the figures.
 
     Its configuration names the base by what others can load: the Hub id where the recipe has one. The weights are the
-    run's, to the bit. `finish(folder, figures)` may add files before the folder gets its name.
+    run's, to the bit. `finish(folder, figures)` may add files and figures before the folder gets its name.
     """
     if to.exists():
         raise ExportError(f"{to}: already exists; give a new folder")
@@ -47,8 +47,8 @@ def export(
         side_files.load_tokenizer(base, folder).hf.save_pretrained(work)
         figures = {"onto": "adapter", "tensors": _tensors(adapter), "vllm": vllm_objections(config)}
         figures["fingerprint"] = fingerprint(adapter)
-        jsonl.write_text(work / REPORT, json.dumps(figures, indent=2) + "\n")
         finish(work, figures)
+        jsonl.write_text(work / REPORT, json.dumps(figures, indent=2) + "\n")
         os.replace(work, to)
     except OSError as error:
         raise ExportError(f"{to}: cannot be written ({error.strerror or error}); choose another folder") from None

@@ -33,7 +33,7 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-CHUNK = 1 << 23  # elements of a tensor that are worked on at once: 32 MiB in float32
+CHUNK = 1 << 19  # elements of a tensor that are worked on at once: 2 MiB in float32, which caches hold
 
 
 class Info(NamedTuple):
@@ -104,11 +104,11 @@ def rows(path: Path, name: str, start: int, stop: int) -> Tensor:
         return part[start:stop].clone() if part.get_shape() else file.get_tensor(name).clone()
 
 
-def spans(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of rows such that each piece has at most CHUNK elements, or one row."""
+def spans(shape: tuple[int, ...], pieces: int = 1) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of rows such that each part has at most `pieces` × CHUNK elements, or one row."""
     count = shape[0] if shape else 1
     width = max(1, int(torch.Size(shape[1:]).numel()))
-    step = max(1, CHUNK // width)
+    step = max(1, pieces * CHUNK // width)
     for start in range(0, count, step):
         yield start, min(count, start + step)
 

@@ -88,8 +88,8 @@ def export(
 
     Every tensor is compared with base + unmerged adapter; where the model fits into memory and `logits` is true, so are
     next-token distributions and greedy texts. Where one differs, nothing is left at `to`. Interrupted, the same call
-    goes on from the finished shards. `note` gets a line for each step; `finish(folder, figures)` may add files before
-    the folder gets its name.
+    goes on from the finished shards. `note` gets a line for each step; `finish(folder, figures)` may add files and
+    figures before the folder gets its name.
     """
     if to.exists():
         raise ExportError(f"{to}: already exists; give a new folder")
@@ -108,8 +108,8 @@ def export(
             note("comparing next-token distributions and greedy texts")
             figures |= _proven(work, lambda: logit_parity.compare(work, adapter, base=base, onto=onto, dtype=dtype))
         figures["fingerprint"] = job.fingerprint
-        jsonl.write_text(work / REPORT, json.dumps(figures, indent=2) + "\n")
         finish(work, figures)
+        jsonl.write_text(work / REPORT, json.dumps(figures, indent=2) + "\n")
         (work / STATE).unlink()
         job.files.clear()
         os.replace(work, to)

@@ -20,6 +20,7 @@ from lite_huatuo.export.adapter_file import AdapterFile
 from lite_huatuo.export.plan import Made, OutShard
 
 PROBES = 8  # inputs per layer
+PIECES = 16  # of base_files.CHUNK elements, that are checked at once
 LEAST_UNIT = 1e-5  # relative error granted to float32 products; one rounding to bfloat16 costs up to 4e-3
 
 
@@ -83,7 +84,7 @@ def _with_lora(path: Path, name: str, made: Made, base: Path, adapter: AdapterFi
     if "lora_embedding_A" in state:
         return _embedding(path, name, made, base, adapter)
     # what is quantised is quantised as a whole; other layers are checked some rows at a time
-    whole = [(0, made.info.shape[0])] if name in four_bit else base_files.spans(made.info.shape)
+    whole = [(0, made.info.shape[0])] if name in four_bit else base_files.spans(made.info.shape, PIECES)
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(PROBES, len(state["lora_A.weight"]), generator=generator) @ state["lora_A.weight"].float()
     inputs /= inputs.norm(dim=1, keepdim=True).clamp_min(1e-30)

@@ -55,6 +55,14 @@ def test_merged_model_with_card_and_figures(run, run_folder: Path, tmp_path: Pat
     assert "already exists and is another export" in err
 
 
+def test_a_gguf_file_with_its_modelfile(run, run_folder: Path, tmp_path: Path) -> None:
+    code, _, err = run("export", run_folder, "--to", tmp_path / "m", "--tensors-only", "--gguf", "q8_0")
+    assert code == 0, err
+    assert (tmp_path / "m" / "toy-q8_0.gguf").read_bytes()[:4] == b"GGUF"
+    assert (tmp_path / "m" / "Modelfile").read_text().startswith("FROM ./toy-q8_0.gguf\n")
+    assert "ollama create student -f Modelfile" in (tmp_path / "m" / "README.md").read_text()
+
+
 def test_the_adapter_alone_loads_with_peft_and_says_what_vllm_would_say(
     run, run_folder: Path, toy: dict[str, str], tmp_path: Path
 ) -> None:
@@ -76,6 +84,7 @@ def test_the_adapter_alone_loads_with_peft_and_says_what_vllm_would_say(
     [
         (["--push"], 2, "the recipe has no export.repo; give user/name"),
         (["--stage", "ppo"], 1, "no adapter can be read here"),
+        (["--gguf", "f16", "--adapter"], 2, "--gguf: needs the merged model"),
         (["--onto", "nowhere"], 2, "'nowhere' is not one of"),
     ],
 )
