@@ -14,13 +14,14 @@ from lite_huatuo import recipe as recipes
 from lite_huatuo.data import completion
 from lite_huatuo.data.asking import Request, Unusable
 from lite_huatuo.data.profile import Profile
-from lite_huatuo.errors import APIError, ReplyError
+from lite_huatuo.errors import APIError, CheckpointError, ReplyError
 from lite_huatuo.evaluation import predictions
 from lite_huatuo.records import VerifiableProblem
 from lite_huatuo.run_dir import RunDir
 from lite_huatuo.verifier import judge_room
 
 if TYPE_CHECKING:
+    from lite_huatuo.models.backends import LoadedBase
     from lite_huatuo.models.shared_base import SharedBase
 
 MOST_TOKENS = 1300  # of a reply where no recipe says; the published code's
@@ -155,40 +156,47 @@ class EndpointWriter:
         return Written(reply.text, reply.usage.output or None, reply.finish != "length")
 
 
-def open_run(folder: Path, stage: str | None, *, backend: str | None = None) -> tuple[LocalWriter, str]:
+def open_run(folder: Path, stage: str | None) -> tuple[LocalWriter, str]:
     """Return a run's student and its stage: base (no adapter), sft, ppo, or the newest that is finished."""
-    from lite_huatuo.models import backends, shared_base
+    from lite_huatuo.models import backends
+    from lite_huatuo.models.shared_base import SharedBase
 
     run = RunDir.open(folder)
     recipe = recipes.check(run.recipe(), f"{folder}/recipe.yaml")
-    adapter = run.final(stage) if stage in ("sft", "ppo") else run.actor()
-    base = {**recipe.base.model_dump(), **({"backend": backend} if backend else {})}
-    loaded = backends.load(**base, device_map=recipe.device_map())
-    shared = shared_base.SharedBase.from_adapters(loaded, {"actor": adapter}, ())
     named = stage or ("ppo" if run.is_done("ppo") else "sft")
+    if named != "base" and not run.is_done(named):
+        raise CheckpointError(f"{folder}: {named} is not finished; run `lite-huatuo train --resume` on it first")
+    base, limits = recipe.base.model_dump(), recipe.heldout_arguments()
     identity = {"model": recipe.base.model, "revision": recipe.base.revision, "quantization": recipe.base.quantization}
-    if named != "base":
-        weights = (adapter / "adapter_model.safetensors").read_bytes()
-        identity["adapter"] = hashlib.sha256(weights).hexdigest()[:16]
-    limits = recipe.heldout_arguments()
-    active = shared_base.BASE if named == "base" else "actor"
-    return LocalWriter(
-        shared, active, identity, batch_size=limits["batch_size"], max_tokens=limits["max_reply_length"]
-    ), named
+    loaded = backends.load(**base, device_map=recipe.device_map())
+    sizes = {"batch_size": limits["batch_size"], "max_tokens": limits["max_reply_length"]}
+    if named == "base":
+        return _without_adapter(loaded, identity, **sizes), named
+    adapter = run.final(named)
+    shared = SharedBase.from_adapters(loaded, {"actor": adapter}, ())
+    identity["adapter"] = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()[:16]
+    return LocalWriter(shared, "actor", identity, **sizes), named
 
 
 def open_model(model: str, *, revision: str | None = None, batch_size: int = 16) -> LocalWriter:
     """Return an exported model in a folder, or one on the Hub, in the 16 bit (on a CPU 32) it is stored in."""
-    from lite_huatuo.models import backends, shared_base
+    from lite_huatuo.models import backends
 
     loaded = backends.load(model, revision=revision, quantization="none", backend="plain")
-    # an adapter that is never active: the rooms that write replies know networks with adapters only
-    shared = shared_base.SharedBase.fresh(loaded, "unused", rank=1, alpha=1, targets="all-linear")
     identity: dict[str, Any] = {"model": model, "revision": revision}
     if Path(model).is_dir():
         files = sorted(Path(model).glob("*.safetensors"))
         identity["weights"] = hashlib.sha256("".join(map(_fingerprint, files)).encode()).hexdigest()[:16]
-    return LocalWriter(shared, shared_base.BASE, identity, batch_size=batch_size, max_tokens=MOST_TOKENS)
+    return _without_adapter(loaded, identity, batch_size=batch_size, max_tokens=MOST_TOKENS)
+
+
+def _without_adapter(loaded: LoadedBase, identity: dict[str, Any], **sizes: int) -> LocalWriter:
+    """Return a writer of the bare network. It carries an adapter that is never active: what writes replies knows
+    networks with adapters only."""
+    from lite_huatuo.models.shared_base import BASE, SharedBase
+
+    shared = SharedBase.fresh(loaded, "unused", rank=1, alpha=1, targets="all-linear")
+    return LocalWriter(shared, BASE, identity, **sizes)
 
 
 def stage_folder(run: Path, stage: str) -> Path:

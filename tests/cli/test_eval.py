@@ -90,6 +90,13 @@ def test_a_second_call_asks_nothing_and_other_settings_are_refused(run, student:
     assert (code, json.loads(out)["benchmarks"]["medqa"]["replies"]) == (0, 16)
 
 
+def test_a_stage_that_is_not_finished_is_told(run, toy: dict[str, str], questions: str, tmp_path: Path) -> None:
+    RunDir.create(tmp_path / "new", recipes.check(tiny.toy_recipe(toy), "new").model_dump())
+    code, _, err = run("eval", "new/ppo", "--benchmark", questions)
+    assert (code, "new: ppo is not finished" in err) == (1, True)
+    assert run("eval", "new/base", "--benchmark", questions, "--limit", 1, "--max-tokens", 4)[0] == 0
+
+
 def test_a_models_folder_is_evaluated_as_its_run_would_be(
     run, toy: dict[str, str], student: RunDir, questions: str
 ) -> None:

@@ -84,6 +84,8 @@ def test_overall_is_the_mean_of_benchmarks_and_pools_their_questions(tmp_path: P
     write(tmp_path / "b", "+", "other")
     found = compare.compare(tmp_path / "a", tmp_path / "b")
     assert found.overall.difference == pytest.approx((0.5 + 0.1) / 2)
+    assert 0 <= found.overall.low < 0.1
+    assert 0.5 < found.overall.high <= 0.6  # all four of the small one won: (1 + 0.1) / 2 and a little
     assert (found.overall.n, found.overall.only_second, found.overall.p) == (44, 6, brute(0, 6))
     assert found.notes == [f"other: only in {tmp_path / 'b'}"]
     assert list(compare.compare(tmp_path / "a", tmp_path / "b", only=["small"]).benchmarks) == ["small"]
