@@ -159,16 +159,18 @@ def learning(
 
 
 def ppo_logits(shape: Shape, width: int, reply_tokens: int, *, gradient: bool) -> int:
-    """Return the bytes of `training.logprobs.token_logprobs`: two float32 copies of a chunk, and the hidden states."""
+    """Return the bytes of `training.logprobs.token_logprobs`: float32 copies of a chunk, and the hidden states.
+
+    Two copies; in backward three where there are several chunks, for the last one's is still there.
+    """
     rows = min(reply_tokens, max(1, LOGITS_AT_ONCE // shape.vocabulary))
-    chunk = rows * shape.vocabulary
-    copies = 2 * FLOAT + (0 if width == FLOAT else width)
-    return copies * chunk + (2 if gradient else 1) * reply_tokens * shape.hidden * width
+    copies = (3 if gradient and reply_tokens > rows else 2) * FLOAT + (0 if width == FLOAT else width)
+    return copies * rows * shape.vocabulary + (2 if gradient else 1) * reply_tokens * shape.hidden * width
 
 
 def sft_logits(shape: Shape, width: int, tokens: int) -> int:
-    """Return the bytes of TRL's chunked loss: five float32 copies of a chunk, and the hidden states in order."""
-    copies = 5 * FLOAT + (0 if width == FLOAT else width)
+    """Return the bytes of TRL's chunked loss: four float32 copies of a chunk, and the hidden states in order."""
+    copies = 4 * FLOAT + (0 if width == FLOAT else width)
     return copies * SFT_CHUNK_ROWS * shape.vocabulary + 2 * tokens * shape.hidden * width
 
 
