@@ -80,6 +80,7 @@ _CONDITION = re.compile(
     _FLAGS,
 )
 _TURN = re.compile(r"\b(?:but|however)\b|但是?|然而|不过", re.IGNORECASE)
+_ALTERNATIVE = re.compile(r"(?:\bor|还是|或者?)[\s,]*$", re.IGNORECASE)  # the statement is the other of two
 _TAKEN_BACK = re.compile(
     r"""\b(?:wait|actually|correction|scratch\s+that|on\s+(?:second\s+thought|reflection)|take\s+that\s+back|
     let\s+me\s+(?:re|correct|think\s+again)|my\s+mistake|sorry|reconsider\w*|hmm|looking\s+at\s+\w+\s+again)\b
@@ -208,7 +209,8 @@ def _in_context(text: str, start: int, end: int, named: Named, *, soft: bool) ->
     cue = text[start:end]
     clause = before[_clause_start(before) :]
     firm = not (_CONDITION.search(before) or _DOUBTED.search(clause) or _DOUBTED.search(cue))
-    return [Statement(start, end, named.letters, firm, named.clash or named.open, soft)]
+    broken = named.clash or named.open or _ALTERNATIVE.search(before) is not None
+    return [Statement(start, end, named.letters, firm, broken, soft)]
 
 
 def _denied(text: str, place: int) -> bool:
