@@ -19,12 +19,17 @@ from lite_huatuo import jsonl
 from lite_huatuo import recipe as recipes
 from lite_huatuo.cli.main import COMMANDS, cli
 from lite_huatuo.evaluation import answers, benchmarks, truth
+from lite_huatuo.planning import cards as planning_cards
+from lite_huatuo.planning import plan
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.training.metrics import METRICS
 from lite_huatuo.verifier.metrics import Share
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("README.md", "docs/cli.md", "docs/data.md", "docs/evaluation.md", "docs/recipes.md", "docs/metrics.md")
+FILES = (
+    "README.md",
+    *(f"docs/{page}.md" for page in ("cli", "data", "evaluation", "recipes", "metrics", "planning")),
+)
 BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -111,8 +116,32 @@ def reading_rules() -> str:
     return _table(("rule", "replies", "precision", "recall", "coverage"), rows)
 
 
+def plan_table() -> str:
+    """Return the peak of every shipped recipe on one card of each size, and what to change where it does not fit."""
+    cards = dict(zip(planning_cards.CARDS.values(), planning_cards.CARDS, strict=True))  # one of each size
+    rows = []
+    for name in recipes.names():
+        recipe = recipes.load(name)
+        shape, _ = plan.shape_of(recipe)
+        needs = plan.make(recipe, shape, None).peak
+        cells = []
+        for card in map(planning_cards.find, cards.values()):
+            changes = plan.suggest(recipe, shape, card)
+            cells.append("no" if changes is None else "yes" if not changes else f"with {' '.join(changes)}")
+        rows.append((f"`{name}`", f"{needs.total / 2**30:.1f} ({needs.name})", *cells))
+    return _table(("recipe", "peak, GiB (in)", *cards.values()), rows)
+
+
+def plan_example() -> str:
+    """Return what `plan` prints for a student on 24 GB."""
+    words = "plan --recipe qwen7b --gpu rtx4090 --tokens-per-second 1000"
+    return f"```\n{CliRunner().invoke(cli, words.split(), catch_exceptions=False).stdout}```\n"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "price-table": price_table,
+    "plan-table": plan_table,
+    "plan-example": plan_example,
     "benchmark-list": benchmark_list,
     "reading-rules": reading_rules,
     "metrics": metrics,
