@@ -1,4 +1,4 @@
-"""Are two run folders the same run? Adapters, value head, metrics (without times), samples, predictions."""
+"""Are two run folders the same run? Adapters, value head, metrics (without times and memory), samples, predictions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from lite_huatuo.run_dir import RunDir
 
 def rows(path: Path) -> list[dict]:
     return [
-        {key: value for key, value in row.items() if not key.startswith("time/")} for _, row in jsonl.iter_rows(path)
+        {key: value for key, value in row.items() if not key.startswith(("time/", "memory/"))}
+        for _, row in jsonl.iter_rows(path)
     ]
 
 

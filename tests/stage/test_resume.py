@@ -146,7 +146,7 @@ def test_ppo_without_sft_is_told(short_recipe: Recipe, tmp_path: Path) -> None:
 def test_critic_warm_up_leaves_the_actor_alone(whole: RunDir) -> None:
     rows = [row for _, row in jsonl.iter_rows(whole.stage("ppo") / "metrics.jsonl") if row["update"]]
     assert "policy/loss" not in rows[0], "update 1 is critic warm-up"
-    assert rows[1]["reference/kl_per_token"] == 0.0, "the actor was still the reference in update 2's rollout"
+    assert abs(rows[1]["reference/kl_per_token"]) < 1e-6, "the actor was still the reference in update 2's rollout"
     assert "policy/loss" in rows[1]
 
 
