@@ -131,7 +131,7 @@ def _table(plan: Plan) -> list[str]:
     rows += [[name, *(_gib(phase.parts.get(name)) for phase in plan.phases)] for name in names]
     rows.append(["peak", *(_gib(phase.total) for phase in plan.phases)])
     width = max(len(row[0]) for row in rows)
-    return [f"{row[0]:<{width}}" + "".join(f"{cell:>9}" for cell in row[1:]) for row in rows]
+    return [(f"{row[0]:<{width}}" + "".join(f"{cell:>9}" for cell in row[1:])).rstrip() for row in rows]
 
 
 def _gib(size: int | None) -> str:
