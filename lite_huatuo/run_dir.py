@@ -24,7 +24,7 @@ from lite_huatuo.errors import CheckpointError
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "safetensors", "unsloth")
 # Recipe keys that may differ on resuming: they do not change a number.
-FREE_ON_RESUME = ("name", "report_to", "launch", "ppo.watch")
+FREE_ON_RESUME = ("name", "report_to", "launch", "ppo.watch", "eval.benchmarks")
 
 
 class RunDir:
