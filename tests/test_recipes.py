@@ -72,7 +72,8 @@ def test_the_header_begins_with_a_purpose_and_launches_this_recipe(name):
 @pytest.mark.parametrize("name", GPU_NAMES)
 def test_what_no_gpu_has_run_is_not_called_measured(name):
     assert "not measured." in header(name).partition("# Measured: ")[2]
-    assert "estimate, not measured on a GPU" in header(name)
+    needs = " ".join(header(name).partition("# Needs:")[2].replace("#", " ").split())
+    assert "predicted by `lite-huatuo plan`, not measured on a GPU" in needs
 
 
 @pytest.mark.parametrize("name", GPU_NAMES)
