@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from lite_huatuo.errors import ExportError
+
 FIGURES = (
     "{to}: {dtype}, merged onto {onto}\n"
     "tensors: all {tensors} as base + unmerged adapter gives them ({tensors_merged} merged); largest error {share:.0%} "
@@ -44,6 +46,7 @@ COMPARED = (
 )
 @click.option("--public/--private", default=False, help="Who sees a new repository  [default: private]")
 @click.option("--update", is_flag=True, help="Replace the files of an existing repository, in one commit.")
+@click.option("--push-below-base", is_flag=True, help="Publish a student that `eval` found below its base.")
 @click.option("--branch", metavar="NAME", help="Commit to this branch of the repository, not to main.")
 @click.option("--tag", metavar="NAME", help="Tag the commit.")
 @click.option("--dry-run", is_flag=True, help="List files and sizes; write and push nothing.")
@@ -62,7 +65,7 @@ def command(folder: Path, to: Path, repo: str | None, dry_run: bool, as_json: bo
     import json
 
     from lite_huatuo import recipe as recipes
-    from lite_huatuo.cli import export_steps
+    from lite_huatuo.cli import export_steps, gate
     from lite_huatuo.cli.train import quiet_libraries
     from lite_huatuo.run_dir import RunDir
 
@@ -92,6 +95,11 @@ def command(folder: Path, to: Path, repo: str | None, dry_run: bool, as_json: bo
     if dry_run:
         export_steps.show_plan(request, public=options["public"])
         return
+    below = gate.below_base(folder, stage)
+    for line in below:
+        click.echo(f"warning: {line}", err=True)
+    if repo is not None and below and not options["push_below_base"]:
+        raise ExportError(f"--push {repo}: the student is below its base; give --push-below-base if you mean it")
     figures = export_steps.make(request, again=repo is not None)
     if repo is not None:
         figures["commit"] = export_steps.publish(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     "--dry-run", is_flag=True, help="Print the resolved recipe, devices, steps and token counts; train nothing."
 )
 @click.option("--accept-verifier", is_flag=True, help="Start PPO though the verifier is below the recipe's accept_at.")
+@click.option("--evaluate", is_flag=True, help="Then ask base and student the recipe's eval.benchmarks.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads  [default: all cores but one]")
 def command(
     name: str,
@@ -33,6 +34,7 @@ def command(
     overwrite: bool,
     dry_run: bool,
     accept_verifier: bool,
+    evaluate: bool,
     threads: int | None,
 ) -> None:
     """Train a student: SFT, then PPO.
@@ -55,7 +57,15 @@ def command(
         return
     quiet_libraries()
     use_threads(threads)
+    if evaluate and not recipe.eval.benchmarks:
+        raise click.UsageError(
+            "--evaluate: the recipe's eval.benchmarks is empty; `lite-huatuo eval --list` names some"
+        )
     _run(recipe, path, stage, resume=resume, overwrite=overwrite, accept_verifier=accept_verifier)
+    if evaluate:
+        from lite_huatuo.cli import gate
+
+        gate.evaluate(path, (stage,) if stage else ("sft", "ppo"))
 
 
 def _run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,22 @@ def test_a_runs_stages_are_evaluated_beside_each_other_and_compared(run, student
     report = json.loads(out)["comparisons"][0]
     assert report["overall"]["n"] == 8
     assert report["notes"] == []
+
+
+def test_train_evaluates_base_and_student_in_the_end(run, student: RunDir, questions: str, tmp_path: Path) -> None:
+    """With both stages done there is nothing to train; what `eval` would do is done for base, SFT and PPO."""
+    folder = tmp_path / "run"
+    shutil.copytree(student.path, folder, ignore=shutil.ignore_patterns("medqa*", "report.json"))
+    (folder / "eval" / "report.json").write_text("{}")
+    recipe = folder / "recipe.yaml"
+    code, out, err = run("train", "--recipe", recipe, "--run", folder, "--resume", "--evaluate")
+    assert code == 0, err
+    for stage in ("base", "sft", "ppo"):
+        assert len(lines(folder / "eval" / stage / "medqa.jsonl")) == 8
+        assert str(folder / "eval" / stage) in out
+    code, _, err = run("train", "--recipe", "demo", "--run", tmp_path / "other", "--evaluate")
+    assert code == 2
+    assert "--evaluate: the recipe's eval.benchmarks is empty" in err
 
 
 def test_a_second_call_asks_nothing_and_other_settings_are_refused(run, student: RunDir, questions: str) -> None:

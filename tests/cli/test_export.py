@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from lite_huatuo import recipe as recipes
 from tests import tiny
+from tests.unit import test_compare_students as predictions
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +109,21 @@ def test_without_a_token_the_export_stays_and_the_push_is_told(
     assert code == 1
     assert "no Hub token; set HF_TOKEN" in err
     assert (tmp_path / "m" / "model.safetensors").is_file()
+
+
+def test_a_student_below_its_base_is_not_published_by_mistake(run, run_folder: Path, tmp_path: Path) -> None:
+    for stage, right in (("base", "+" * 12), ("sft", "-" * 12)):
+        predictions.write(run_folder / "eval" / stage, right)
+    words = ("export", run_folder, "--to", tmp_path / "m", "--tensors-only")
+    code, _, err = run(*words, "--push", "me/model")
+    assert code == 1
+    assert "sft is significantly below its base over all questions" in err
+    assert "give --push-below-base if you mean it" in err
+    assert not (tmp_path / "m").exists()
+    code, _, err = run(*words)
+    assert code == 0, err
+    assert "warning: " in err
+    assert "significantly below its base" in err
+    code, _, err = run(*words, "--push", "me/model", "--push-below-base")  # goes on to the Hub, which is not there
+    assert code == 1
+    assert "give --push-below-base" not in err
