@@ -5,12 +5,6 @@ failed, and a second run asks nothing."""
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +14,7 @@ from lite_huatuo import jsonl
 from lite_huatuo.data import store
 from lite_huatuo.models import gguf
 from lite_huatuo.recipe import load
+from tests.model_server import serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared_data]
 ROWS = 10
@@ -30,32 +25,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base URL of a server that answers with the demo's base model."""
     base = load("demo").base
     folder = gguf.resolve(base.model, base.fallback)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = ["serve", folder, "--device", "cpu", "--dtype", "float32", "--port", str(port)]
-    program = str(Path(sys.executable).with_name("transformers"))
-    told = tmp_path_factory.mktemp("server") / "log.txt"
-    with told.open("w") as log:
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        process = subprocess.Popen([program, *words], env=environment, stdout=log, stderr=log)
-    try:
-        until = time.monotonic() + 120
-        while not answers(f"http://127.0.0.1:{port}/health"):
-            assert process.poll() is None and time.monotonic() < until, told.read_text()[-2000:]  # noqa: PT018
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.kill()
-        process.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except OSError:
-        return False
+    with serve(folder, tmp_path_factory.mktemp("server") / "log.txt") as url:
+        yield url
 
 
 def count(path: Path) -> int:
