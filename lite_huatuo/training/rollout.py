@@ -161,19 +161,21 @@ def measure(
     """Return the rollout's tensors: log-probabilities under actor and reference, values, entropy. Scores come later.
 
     `sampled` takes the actor's log-probabilities from those who sampled the replies, which saves a pass and is right
-    where they are exact. Else they are computed, and a sampler's own make importance weights, cut off at `weight_cap`.
+    where they are exact; a sampler that tells no entropies (vLLM) is not taken by its word. Else they are computed, and
+    the sampler's own make importance weights, cut off at `weight_cap`.
     `trunk_layers` is the number of the critic's own layers where it stands on the reference's trunk.
     """
     width = max((len(episode.reply) for episode in episodes), default=1)
     told = all(episode.logprobs for episode in episodes)
     own = _laid_out([episode.logprobs for episode in episodes], width) if told else None
+    sampled = sampled and told and all(episode.entropies for episode in episodes)
     tensors: dict[str, Any] = {
         name: torch.zeros(len(episodes), width) for name in ("logprobs", "reference", "values", "entropy")
     }
     trunk: list[Tensor] = [torch.empty(0)] * len(episodes)
     for group in microbatches([e.length for e in episodes], budget=microbatch_tokens, padded=not shared.packs):
         batch = pack(shared, [episodes[i] for i in group], width)
-        if not (sampled and told):
+        if not sampled:
             with shared.using("actor"):
                 tensors["logprobs"][group], tensors["entropy"][group] = (
                     x.cpu() for x in reply_logprobs(shared, batch, temperature=temperature)
@@ -188,7 +190,7 @@ def measure(
                 trunk[i] = piece
     mask = torch.tensor([[t < len(e.reply) for t in range(width)] for e in episodes]).reshape(-1, width)
     weights = torch.ones(len(episodes), width)
-    if own is not None and sampled:
+    if sampled:
         tensors["logprobs"], tensors["entropy"] = own, _laid_out([e.entropies for e in episodes], width)
     elif own is not None:
         weights = ppo_math.importance_weights(tensors["logprobs"], own, mask, cap=weight_cap)

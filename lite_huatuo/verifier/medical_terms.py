@@ -1,8 +1,7 @@
 """Terms of the exact verifier: how a text becomes words, and which words mean the same.
 
-A line of `SYNONYMS` holds groups between ";": every phrase of a group (between "|") may stand for every other. A phrase
-may stand in several groups (MS): a ground truth "MS" accepts any of its expansions, while a ground truth "mitral
-stenosis" accepts "MS" but not "multiple sclerosis".
+A line of `SYNONYMS` holds groups between ";": every phrase of a group (between "|") may stand for every other. One may
+be in several: ground truth "MS" accepts any expansion, "mitral stenosis" accepts "MS" but not "multiple sclerosis".
 """
 
 # ruff: noqa: SIM905 (a table reads better as words than as a list of quoted words)

@@ -91,6 +91,11 @@ def test_a_samplers_own_log_probabilities_are_used_or_weighed(toy: dict[str, str
     mask = told.reply_mask
     torch.testing.assert_close(told.logprobs[mask], actual.logprobs[mask] - 0.1)
     assert bool((told.weights == 1).all())
+    for each in made:
+        each.entropies = []  # as from vLLM, which does not tell them: not taken by its word
+    torch.testing.assert_close(
+        measure(learner.shared, learner.head, made, sampled=True, **arguments).logprobs, actual.logprobs
+    )
     for cap, expected in ((2.0, torch.tensor(0.1).exp()), (1.05, torch.tensor(1.05))):
         own = measure(learner.shared, learner.head, made, weight_cap=cap, **arguments)
         torch.testing.assert_close(own.logprobs, actual.logprobs)
