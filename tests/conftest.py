@@ -66,12 +66,12 @@ def test_data() -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave slow, gpu, unsloth and vllm tests out unless asked for with -m."""
+    """Leave slow, gpu, unsloth, vllm and browser tests out unless asked for with -m."""
     if config.getoption("-m"):
         return
     kept, left = [], []
     for item in items:
-        special = any(item.get_closest_marker(name) for name in ("slow", "gpu", "unsloth", "vllm"))
+        special = any(item.get_closest_marker(name) for name in ("slow", "gpu", "unsloth", "vllm", "browser"))
         (left if special else kept).append(item)
     config.hook.pytest_deselected(items=left)
     items[:] = kept
