@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from lite_huatuo.errors import RecordError
 
@@ -17,14 +17,15 @@ from lite_huatuo.errors import RecordError
 def iter_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ("file:line", object) for every non-empty line of a JSON Lines file."""
     with _open(path) as file:
-        for number, line in enumerate(_decoded(file, path), start=1):
-            if not line.strip():
-                continue
+        for number, line in enumerate(file, start=1):
             where = f"{path}:{number}"
+            text = _decoded(line, where)
+            if not text.strip():
+                continue
             try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise RecordError(f"{where}: not valid JSON ({error}); fix or remove this line") from None
+                row = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise RecordError(f"{where}: not valid JSON ({_reason(error)}); fix or remove this line") from None
             if not isinstance(row, dict):
                 raise RecordError(f"{where}: expected a JSON object, found {type(row).__name__}")
             yield where, row
@@ -34,9 +35,9 @@ def iter_json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ("file[index]", object) for every object of a JSON file that holds one array."""
     with _open(path) as file:
         try:
-            rows = json.loads("".join(_decoded(file, path)))
-        except ValueError as error:
-            raise RecordError(f"{path}: not valid JSON ({error})") from None
+            rows = json.loads(_decoded(file.read(), str(path)))
+        except (ValueError, RecursionError) as error:
+            raise RecordError(f"{path}: not valid JSON ({_reason(error)})") from None
     if not isinstance(rows, list):
         raise RecordError(f"{path}: expected a JSON array of objects; name the file .jsonl if it holds one per line")
     for index, row in enumerate(rows):
@@ -94,10 +95,10 @@ def dumps(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False, allow_nan=False)
 
 
-def _open(path: Path) -> TextIO:
-    """Open for reading, line ends untranslated, with the outside's mistakes told."""
+def _open(path: Path) -> BinaryIO:
+    """Open for reading, with the outside's mistakes told."""
     try:
-        return path.open(encoding="utf-8", newline="\n")
+        return path.open("rb")
     except FileNotFoundError:
         raise RecordError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -106,9 +107,13 @@ def _open(path: Path) -> TextIO:
         raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _decoded(file: TextIO, path: Path) -> Iterator[str]:
-    """Yield the file's lines; text that is not UTF-8 is told with its place."""
+def _decoded(data: bytes, where: str) -> str:
+    """Return bytes as text, without the mark that some editors put at the beginning of a file."""
     try:
-        yield from file
+        return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise RecordError(f"{path}: not UTF-8 text ({error.reason}); convert it first") from None
+        raise RecordError(f"{where}: not UTF-8 text ({error.reason}); convert it first") from None
+
+
+def _reason(error: Exception) -> str:
+    return "objects and arrays too deep inside one another" if isinstance(error, RecursionError) else str(error)

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from lite_huatuo.errors import BackendError
+from lite_huatuo.models import gguf_header
 
 PACKAGE = "package:"
 
@@ -79,15 +80,23 @@ def _convert(path: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    gguf_header.read(path)  # before a library believes it
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        model = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=torch.float16, quantization_config=GgufConfig(dequantize=True)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            path.parent,
+            gguf_file=path.name,
+            dtype=torch.float16,
+            quantization_config=GgufConfig(dequantize=True),
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except Exception as error:  # the reader raises many kinds for a damaged or unknown file
         raise BackendError(
             f"{path}: transformers cannot read this GGUF file ({type(error).__name__}: {error})"
         ) from None
+    if missing := sorted(found["missing_keys"]):  # transformers would fill them with random numbers
+        raise BackendError(f"{path}: has no tensor for {', '.join(missing[:3])}; fetch the whole file again")
     # transformers takes the begin token for the end token when it converts some GGUF tokenizers; the file knows better.
     end = model.generation_config.eos_token_id
     if isinstance(end, int):

@@ -53,12 +53,12 @@ def judge(item: Item) -> Verdict:
     reply = cut_sentences(last_section(item.final_response))
     truth, question = read_ground_truth(item.ground_truth), read_question(item.question)
     bare = truth.words.replace(" ", "")
-    if bare in terms.YES | terms.NO:
-        return judge_polarity(reply, bare in terms.YES)
     if not truth.phrases:
         return Verdict(None, failure="the ground truth has no letter or digit; give it an answer")
-    if " ".join(word for sentence in reply for word in sentence.words) == truth.words:
+    if truth.words in (" ".join(word for sentence in reply for word in sentence.words), normalise(item.final_response)):
         return Verdict(True, f"match: {truth.words}")
+    if bare in terms.YES | terms.NO:
+        return judge_polarity(reply, bare in terms.YES)
     if frames.TO_THE_JUDGE.search(" ".join(sentence.text for sentence in reply)):
         return Verdict(False, "speaks to the judge")
     stated, why = judge_phrases(reply, truth.phrases, question)

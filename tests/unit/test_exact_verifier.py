@@ -304,6 +304,12 @@ def test_every_shipped_response_is_right(path: Path) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("truth", ["## 最终答案：痛风。\n痛风、高血压", "n) o", "Final answer: gout\nor not"])
+def test_a_reply_that_is_the_ground_truth_is_right(truth: str) -> None:
+    """Found by fuzzing: what looks like a heading was cut off the reply, and "n o" was read as a "no" never said."""
+    assert judge(truth, truth).correct is True
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.text(), st.text(), st.text())
 def test_it_never_raises(question: str, reply: str, truth: str) -> None:

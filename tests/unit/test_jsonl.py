@@ -71,8 +71,8 @@ def test_each_row_comes_with_its_place_and_empty_lines_count(path: Path) -> None
         (b"[1]\n", ":1", "expected a JSON object, found list"),
         (b'{"n": 1}\n"text"\n', ":2", "expected a JSON object, found str"),
         (b"null\n", ":1", "found NoneType"),
-        (b'\xef\xbb\xbf{"n": 1}\n', ":1", "BOM"),
-        ('{"n": "Sjögren"}\n'.encode("latin-1"), "", "not UTF-8 text"),
+        ('{"n": 1}\n{"n": "Sjögren"}\n'.encode("latin-1"), ":2", "not UTF-8 text"),
+        (b'{"n": 1}\n{"n": ' + b"[" * 100_000, ":2", "too deep inside one another"),
     ],
 )
 def test_a_damaged_line_is_told_with_file_and_line(path: Path, content: bytes, place: str, told: str) -> None:
@@ -81,6 +81,22 @@ def test_a_damaged_line_is_told_with_file_and_line(path: Path, content: bytes, p
         rows(path)
     assert str(caught.value).startswith(f"{path}{place}: ")
     assert told in str(caught.value)
+
+
+def test_good_lines_before_a_damaged_one_are_read(path: Path) -> None:
+    """A whole block was decoded at once: the good lines before a bad byte were lost with it."""
+    path.write_bytes(b'{"n": 1}\n{"n": 2}\n\xff\n{"n": 4}\n')
+    found = jsonl.iter_rows(path)
+    assert [next(found)[1], next(found)[1]] == [{"n": 1}, {"n": 2}]
+    with pytest.raises(RecordError, match=":3: not UTF-8 text"):
+        next(found)
+
+
+@pytest.mark.parametrize("content", [b'{"n": 1}\n', b'[{"n": 1}]'])
+def test_an_editors_mark_at_the_beginning_of_a_file_is_no_content(path: Path, content: bytes) -> None:
+    path.write_bytes(b"\xef\xbb\xbf" + content)
+    read = jsonl.iter_rows if content.startswith(b"{") else jsonl.iter_json_rows
+    assert [row for _, row in read(path)] == [{"n": 1}]
 
 
 @pytest.mark.parametrize("read", [jsonl.iter_rows, jsonl.iter_json_rows])
