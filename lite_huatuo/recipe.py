@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from lite_huatuo import schema
+from lite_huatuo.processes import Processes
 from lite_huatuo.schema import Section
 
 FOLDER = "lite_huatuo.recipes"  # the package of the shipped ones
@@ -223,10 +224,10 @@ class Export(Section):
 
 
 class Launch(Section):
-    """Processes and how they share the work."""
+    """Processes, one a card, and how they share the work. Under another launcher its number of processes counts."""
 
     processes: Count = 1
-    strategy: Literal["ddp", "fsdp2", "pipeline"] = "ddp"
+    strategy: Literal["ddp", "fsdp2", "pipeline"] = "ddp"  # base whole on each card, sharded, or layers spread by one
 
 
 class Recipe(Section):
@@ -257,8 +258,14 @@ class Recipe(Section):
         }
 
     def device_map(self) -> str | None:
-        """Return "auto" (layers spread over this process's GPUs) for the pipeline strategy, else None (one device)."""
-        return "auto" if self.launch.strategy == "pipeline" else None
+        """Return "auto" (layers spread over one process's GPUs) for bases that one GPU does not hold, else None."""
+        return "auto" if self.launch.strategy in ("pipeline", "fsdp2") else None
+
+    def placement(self, processes: Processes) -> dict[str, Any]:
+        """Return where the base goes, as arguments of models.backends.load."""
+        if self.launch.strategy == "fsdp2" and processes.count > 1:
+            return {"sharded": processes}
+        return {"device_map": self.device_map()}
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Recipe:

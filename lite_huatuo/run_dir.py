@@ -28,10 +28,13 @@ FREE_ON_RESUME = ("name", "report_to", "launch", "ppo.watch", "eval.benchmarks")
 
 
 class RunDir:
-    """A run folder. Make one with `create` (new), `resume` (go on) or `open` (read)."""
+    """A run folder. Make one with `create` (new), `resume` (go on) or `open` (read).
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Of several processes only the main one `writes`; for the others the writing methods do nothing.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
 
     @classmethod
     def create(cls, path: Path, recipe: dict[str, Any], *, overwrite: bool = False) -> RunDir:
@@ -114,21 +117,24 @@ class RunDir:
 
     def event(self, what: str, **details: Any) -> None:
         """Append one line to events.jsonl: what happened, when, with details."""
-        jsonl.append(
-            self.path / "events.jsonl", [{"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": what, **details}]
-        )
+        row = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": what, **details}
+        self._append(self.path / "events.jsonl", [row])
 
     def log(self, stage: str, row: dict[str, Any]) -> None:
         """Append one row of metrics."""
-        jsonl.append(self.stage(stage) / "metrics.jsonl", [row])
+        self._append(self.stage(stage) / "metrics.jsonl", [row])
 
     def sample(self, stage: str, rows: list[dict[str, Any]]) -> None:
         """Append sample replies."""
-        jsonl.append(self.stage(stage) / "samples.jsonl", rows)
+        self._append(self.stage(stage) / "samples.jsonl", rows)
+
+    def _append(self, path: Path, rows: list[dict[str, Any]]) -> None:
+        if self.writes:
+            jsonl.append(path, rows)
 
     def rewind(self, stage: str, counter: str, last: int) -> None:
         """Drop metrics and samples beyond `counter` == last: they will be written again by the resumed run."""
-        for name in ("metrics.jsonl", "samples.jsonl"):
+        for name in ("metrics.jsonl", "samples.jsonl") if self.writes else ():
             jsonl.keep(self.stage(stage) / name, lambda row: row[counter] <= last)
 
 

@@ -14,6 +14,7 @@ from lite_huatuo.errors import BackendError
 from lite_huatuo.models import gguf
 from lite_huatuo.models import tokenizer as tokenizers
 from lite_huatuo.models.tokenizer import StudentTokenizer
+from lite_huatuo.processes import Processes
 
 REENTRANT = {"plain": False, "unsloth": True}  # the gradient checkpointing each backend uses
 
@@ -22,7 +23,8 @@ REENTRANT = {"plain": False, "unsloth": True}  # the gradient checkpointing each
 class LoadedBase:
     """A frozen base model with its tokenizer; `folder` is what `from_pretrained` was given (folder or Hub id).
 
-    `packs`: rows can go through it end to end, without padding (models.packing).
+    `packs`: rows can go through it end to end, without padding (models.packing). `sharded`: the processes that its
+    layers are to be sharded over once adapters are attached.
     """
 
     model: Any
@@ -31,6 +33,7 @@ class LoadedBase:
     folder: str
     revision: str | None
     packs: bool
+    sharded: Processes | None = None
 
 
 def choose(backend: str) -> str:
@@ -72,15 +75,15 @@ def load(
     chat_template: str | None = None,
     max_length: int = 2048,
     device_map: Any = None,
+    sharded: Processes | None = None,
     vllm_rank: int | None = None,
 ) -> LoadedBase:
     """Load and quantise a base, frozen; the arguments are those of a recipe's `base` section.
 
-    `device_map` None puts all of it on the first CUDA device, or the CPU. `vllm_rank`: vLLM will write replies with
-    adapters of that rank; unsloth then builds its engine around the same weights.
+    `device_map` None puts all of it on this process's CUDA device, or the CPU. `sharded` loads it into main memory, to
+    be sharded over these processes. `vllm_rank`: vLLM will write replies with adapters of that rank; unsloth then
+    builds its engine around the same weights.
     """
-    import torch
-
     chosen = choose(backend)
     if chosen == "unsloth":
         import unsloth  # noqa: F401  (must come before transformers)
@@ -88,7 +91,7 @@ def load(
     arguments = {
         "revision": revision,
         "quantization_config": quantization_config(quantization, double_quantization, torch_dtype(compute_dtype)),
-        "device_map": device_map or {"": "cuda:0" if torch.cuda.is_available() else "cpu"},
+        "device_map": {"": "cpu"} if sharded else device_map or {"": str(own_device())},
     }
     if chosen == "unsloth" and vllm_rank is not None:
         arguments.update(fast_inference=True, max_lora_rank=vllm_rank)
@@ -107,7 +110,14 @@ def load(
     from lite_huatuo.models import packing  # imports transformers, which unsloth must come before
 
     packs = chosen == "plain" and packing.enable(network)
-    return LoadedBase(network, tokenizer, chosen, folder, revision, packs)
+    return LoadedBase(network, tokenizer, chosen, folder, revision, packs, sharded)
+
+
+def own_device() -> Any:
+    """Return this process's CUDA device, or the CPU."""
+    import torch
+
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def _keep_differentiable(network: Any) -> None:

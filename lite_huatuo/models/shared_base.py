@@ -22,8 +22,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 
 from lite_huatuo.errors import BackendError, CheckpointError
+from lite_huatuo.models import backends
 from lite_huatuo.models.backends import REENTRANT, LoadedBase
 from lite_huatuo.models.slots import Slots
+from lite_huatuo.processes import Processes
 
 BASE = "base"  # the name under which `using` switches all adapters off
 
@@ -38,6 +40,11 @@ class SharedBase:
         self.packs = loaded.packs
         causal: Any = model.base_model.model
         self.causal = causal
+        self.sharded: Processes | None = loaded.sharded
+        if self.sharded is not None:
+            from lite_huatuo.models import sharding
+
+            sharding.shard(causal, backends.own_device())
         self.body = getattr(causal, causal.base_model_prefix)
         self.lm_head = causal.get_output_embeddings()
         self.device = self.body.get_input_embeddings().weight.device
@@ -176,6 +183,23 @@ class SharedBase:
                 packed_lengths=[len(row) for row in rows],
             )
         return self._watched(self.body.norm(hidden)[0])
+
+    def goes_on(self, mine: bool) -> bool:
+        """Return whether a loop of passes goes on: as long as this process has work or, where the base is sharded,
+        any process has; then `idle` where there is nothing to do."""
+        return mine if self.sharded is None else bool(self.sharded.most(int(mine)))
+
+    def in_step(self, groups: Sequence[list[int]]) -> list[list[int] | None]:
+        """Return microbatches with as many None at their end as other processes have more, where the base is sharded:
+        for each, `idle` as often as the loop would have made a pass."""
+        missing = 0 if self.sharded is None else self.sharded.most(len(groups)) - len(groups)
+        return [*groups, *[None] * missing]
+
+    def idle(self, *, learn: bool = False) -> None:
+        """Make a pass over one token, and with `learn` a backward that changes no gradient, for the others' sake."""
+        states = self.states([[self.tokenizer.pad_id]])
+        if learn:
+            (states.sum() * 0.0).backward()
 
     def _packed(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Return token ids and position ids (1, S) of rows end to end."""

@@ -6,6 +6,7 @@ rows still writing. Queries are read packed, without padding.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from lite_huatuo.models.slots import Slots
 
 READ_TOKENS = 4096  # query tokens that are read in one forward pass
 Choose = Callable[[Tensor, Sequence[int], Sequence[int]], Tensor]
+OnReply = Callable[[int, "Reply"], None]  # (which query, its reply)
 
 
 @dataclass
@@ -34,10 +36,11 @@ class Reply:
     entropies: list[float] = field(default_factory=list)
 
 
-def sampler(temperature: float | None, top_p: float = 1.0) -> Choose:
+def sampler(temperature: float | None, top_p: float = 1.0, *, seeds: Sequence[int] | None = None) -> Choose:
     """Return the choice of next tokens (n,) from log-probabilities (n, V) at the temperature; None is greedy.
 
-    Rows and positions (which query, which reply token) are not looked at.
+    `seeds`, one a query, give every reply random numbers of its own: it then depends on no other reply, but for
+    rounding. Without them torch's generator is asked.
     """
     from transformers import TopPLogitsWarper
 
@@ -46,20 +49,31 @@ def sampler(temperature: float | None, top_p: float = 1.0) -> Choose:
     def choose(logprobs: Tensor, rows: Sequence[int], positions: Sequence[int]) -> Tensor:
         if temperature is None:
             return logprobs.argmax(dim=1)
-        return draw(torch.exp(cut(None, logprobs) if cut else logprobs))
+        points = (
+            None if seeds is None else [_point(seeds[row], place) for row, place in zip(rows, positions, strict=True)]
+        )
+        return draw(torch.exp(cut(None, logprobs) if cut else logprobs), points)
 
     return choose
 
 
-def draw(weights: Tensor) -> Tensor:
-    """Draw one index (n,) from each row of weights (n, V), in proportion to them.
+def _point(seed: int, position: int) -> float:
+    """Return the random number in [0, 1) of a reply's token."""
+    return (int.from_bytes(hashlib.sha256(f"{seed}/{position}".encode()).digest()[:8], "big") >> 11) / 2**53
+
+
+def draw(weights: Tensor, points: Sequence[float] | None = None) -> Tensor:
+    """Draw one index (n,) from each row of weights (n, V), in proportion to them; `points` are the random numbers.
 
     By the cumulative sum and one random number a row: torch.multinomial draws one for every weight, which for a large
     vocabulary takes a CPU longer than the rest of lm_head.
     """
     sums = weights.cumsum(dim=1, dtype=torch.float64)
-    point = torch.rand(len(weights), 1, dtype=torch.float64, device=weights.device) * sums[:, -1:]
-    return torch.searchsorted(sums, point, right=True)[:, 0].clamp(max=weights.shape[1] - 1)
+    if points is None:
+        point = torch.rand(len(weights), 1, dtype=torch.float64, device=weights.device)
+    else:
+        point = torch.tensor(points, dtype=torch.float64, device=weights.device)[:, None]
+    return torch.searchsorted(sums, point * sums[:, -1:], right=True)[:, 0].clamp(max=weights.shape[1] - 1)
 
 
 @torch.no_grad()
@@ -71,25 +85,27 @@ def decode(
     batch_size: int,
     temperature: float | None,
     choose: Choose,
-    on_reply: Callable[[int], None] | None = None,
+    on_reply: OnReply | None = None,
 ) -> list[Reply]:
     """Write one reply per query (token ids) with the active adapter; at most `batch_size` rows write at once.
 
-    `on_reply` is told how many replies were finished. Returns replies in the order of the queries.
+    `on_reply` is given each reply with the step that ends it. Returns replies in the order of the queries.
     """
     writer = _Writer(shared, queries, max_reply_length, batch_size, temperature, choose)
-    done = 0
-    while writer.waiting or writer.rows:
+    while shared.goes_on(bool(writer.waiting or writer.rows)):
+        if not writer.waiting and not writer.rows:
+            shared.idle()
+            continue
         # reading costs a pass, whether of one query or several: let a few places become free first
         free = batch_size - len(writer.rows)
         if writer.waiting and (not writer.rows or free >= min(len(writer.waiting), max(1, batch_size // 8))):
             writer.read()
         else:
             writer.step()
-        finished = len(queries) - len(writer.waiting) - len(writer.rows)
-        if on_reply is not None and finished > done:
-            on_reply(finished - done)
-        done = finished
+        if on_reply is not None:
+            for row in writer.ended:
+                on_reply(row, writer.replies[row])
+        writer.ended.clear()
     return writer.replies
 
 
@@ -112,6 +128,7 @@ class _Writer:
         # the like of length together: long queries first, for they tend to have the long replies
         self.waiting = deque(sorted(range(len(queries)), key=lambda i: (-len(queries[i]), i)))
         self.rows: list[int] = []
+        self.ended: list[int] = []  # in the last step
         longest = max((len(query) for query in queries), default=0)
         self.slots = Slots(min(batch_size, len(queries)), longest + min(limit, 64))
 
@@ -155,3 +172,4 @@ class _Writer:
                 slot = self.rows.index(row)
                 self.rows[slot] = self.rows[self.slots.leave(slot)]
                 self.rows.pop()
+                self.ended.append(row)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from lite_huatuo.models.shared_base import SharedBase
-from lite_huatuo.training.decoding import Reply
+from lite_huatuo.training.decoding import OnReply, Reply
 
 
 @torch.no_grad()
@@ -20,12 +20,12 @@ def decode(
     batch_size: int,
     temperature: float | None,
     top_p: float = 1.0,
-    on_reply: Callable[[int], None] | None = None,
+    on_reply: OnReply | None = None,
 ) -> list[Reply]:
     """Write one reply per query with the active adapter; each batch waits for its longest reply.
 
-    Queries of like length go together. `on_reply` is told how many replies were finished. The replies, in the order of
-    the queries, come without log-probabilities.
+    Queries of like length go together. `on_reply` is given the replies of each batch. The replies, in the order of the
+    queries, come without log-probabilities.
     """
     from transformers import GenerationConfig
 
@@ -55,8 +55,8 @@ def decode(
         )
         for i, tokens in zip(group, output[:, width:].tolist(), strict=True):
             replies[i] = _until_stop(tokens, tokenizer.stop_ids)
-        if on_reply is not None:
-            on_reply(len(group))
+            if on_reply is not None:
+                on_reply(i, replies[i])
     return replies
 
 

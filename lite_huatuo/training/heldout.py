@@ -10,6 +10,7 @@ from typing import Any
 
 from lite_huatuo import jsonl
 from lite_huatuo.models.shared_base import SharedBase
+from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.records import VerifiableProblem
 from lite_huatuo.response_format import parse
 from lite_huatuo.training.progress import Progress
@@ -29,32 +30,38 @@ def evaluate(
     max_reply_length: int,
     batch_size: int,
     progress: Progress,
+    processes: Processes = ALONE,
 ) -> dict[str, Any]:
     """Answer every problem with one adapter (or the bare base), append predictions to `path`, return the summary.
 
     Batches are the same however often the work is interrupted: one that is whole in the file is not answered again.
+    Each of several processes answers a batch at a time; the main one writes.
     """
-    done = {row["id"] for _, row in jsonl.iter_rows(path)} if path.exists() else set()
+    done = processes.once(lambda: {row["id"] for _, row in jsonl.iter_rows(path)} if path.exists() else set())
     queries = {problem.id: shared.tokenizer.query(problem.question) for problem in problems}
     order = sorted(problems, key=lambda problem: (len(queries[problem.id]), problem.id))
     progress.start(f"evaluate {path.stem.split('.')[-1]}", len(order))
-    for start in range(0, len(order), batch_size):
-        group = order[start : start + batch_size]
+    together = batch_size * processes.count
+    for start in range(0, len(order), together):
+        group = order[start : start + together]
         if not all(problem.id in done for problem in group):
+            mine = processes.part(group)
             with shared.using(adapter):
                 episodes = generate(
                     shared,
-                    group,
-                    [queries[problem.id] for problem in group],
+                    mine,
+                    [queries[problem.id] for problem in mine],
                     temperature=None,
                     max_reply_length=max_reply_length,
                     batch_size=batch_size,
                 )
             judge(episodes, verifier)
-            jsonl.append(path, [prediction(episode) for episode in episodes if episode.problem.id not in done])
+            rows = processes.merge([prediction(episode) for episode in episodes])
+            if processes.main:
+                jsonl.append(path, [row for row in rows if row["id"] not in done])
         progress.advance(len(group))
     wanted = {problem.id for problem in problems}
-    return summarise([row for _, row in jsonl.iter_rows(path) if row["id"] in wanted])
+    return processes.once(lambda: summarise([row for _, row in jsonl.iter_rows(path) if row["id"] in wanted]))
 
 
 def prediction(episode: Episode) -> dict[str, Any]:
@@ -103,13 +110,14 @@ def report(
     verifier: Verifier,
     folder: Path,
     progress: Progress,
+    processes: Processes = ALONE,
     **limits: int,
 ) -> dict[str, Any]:
     """Evaluate into folder/heldout.<name>.jsonl, add the summary to folder/report.json and return it."""
-    summary = evaluate(
-        shared, adapter, problems, verifier, folder / f"heldout.{name}.jsonl", progress=progress, **limits
-    )
-    jsonl.write_text(folder / REPORT, json.dumps({**read_report(folder), name: summary}, indent=2) + "\n")
+    path = folder / f"heldout.{name}.jsonl"
+    summary = evaluate(shared, adapter, problems, verifier, path, progress=progress, processes=processes, **limits)
+    if processes.main:
+        jsonl.write_text(folder / REPORT, json.dumps({**read_report(folder), name: summary}, indent=2) + "\n")
     return summary
 
 

@@ -14,8 +14,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from lite_huatuo.errors import CheckpointError, RecordError, WatchStop
 from lite_huatuo.models.shared_base import describe
+from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.records import VerifiableProblem
 from lite_huatuo.run_dir import RunDir
@@ -23,6 +26,7 @@ from lite_huatuo.training import (
     checkpoint,
     heldout,
     inputs,
+    joint,
     metrics,
     ppo_figures,
     ppo_math,
@@ -39,15 +43,23 @@ from lite_huatuo.training.rollout import Episode, Rollout
 from lite_huatuo.training.watch import WatchState
 
 
-def train(recipe: Recipe, run: RunDir, progress: Progress | None = None, *, accept_verifier: bool = False) -> None:
+def train(
+    recipe: Recipe,
+    run: RunDir,
+    progress: Progress | None = None,
+    *,
+    accept_verifier: bool = False,
+    processes: Processes = ALONE,
+) -> None:
     """Run stage 2 in a run folder, from its newest checkpoint if there is one. A finished stage is left alone.
 
-    The verifier must pass the recipe's bar on the shipped suite, unless `accept_verifier` takes it as it is.
+    The verifier must pass the recipe's bar on the shipped suite, unless `accept_verifier` takes it as it is. Several
+    processes share rollouts, verdicts and gradients; what is not shared each computes alike.
     """
     from transformers import set_seed
 
     progress = progress or Quiet()
-    if run.is_done("ppo"):
+    if processes.once(lambda: run.is_done("ppo")):
         progress.note("stage 2 (PPO) is done already")
         return
     start = run.stage("sft") / recipe.ppo.start_from / "actor"
@@ -56,8 +68,8 @@ def train(recipe: Recipe, run: RunDir, progress: Progress | None = None, *, acce
             f"{start}: no SFT adapter to start from; run `lite-huatuo train --stage sft` on this run first"
         )
     set_seed(recipe.ppo.seed)
-    stage = ppo_stage.assemble(recipe, run, progress, start)
-    preflight.accept_verifier(recipe, run, stage.verifier, anyway=accept_verifier)
+    stage = ppo_stage.assemble(recipe, run, progress, start, processes)
+    preflight.accept_verifier(recipe, run, stage.verifier, anyway=accept_verifier, processes=processes)
     _resume(stage)
     if stage.state.update == 0:
         _select_start(stage)
@@ -72,12 +84,19 @@ def train(recipe: Recipe, run: RunDir, progress: Progress | None = None, *, acce
         _update(stage)
     _choose_final(stage)
     where = run.path / "eval"
-    heldout.report(stage.shared, "actor", "ppo", stage.heldout, stage.verifier, where, progress, **stage.limits)
-    final = run.stage("ppo") / "final"
-    checkpoint.save_policy(final, stage.shared, stage.learner.head, ("actor", "critic", "reference"))
-    shutil.rmtree(run.stage("ppo") / "best", ignore_errors=True)
+    heldout.report(
+        stage.shared, "actor", "ppo", stage.heldout, stage.verifier, where, progress, processes, **stage.limits
+    )
+    processes.once(lambda: _finish(stage))
     run.event("ppo finished", best_update=stage.state.best_update)
     stage.log.close()
+
+
+def _finish(stage: Stage) -> None:
+    """Write the final adapters, whole or not at all."""
+    folder = stage.run.stage("ppo")
+    checkpoint.save_policy(folder / "final", stage.shared, stage.learner.head, ("actor", "critic", "reference"))
+    shutil.rmtree(folder / "best", ignore_errors=True)
 
 
 def _update(stage: Stage) -> None:
@@ -87,9 +106,10 @@ def _update(stage: Stage) -> None:
     # 1 collect
     count = settings.rollout.episodes
     with phases("rollout"):
-        episodes = _collect(stage, inputs.pick(stage.problems, stage.state.update * count, count, settings.seed))
+        mine = _collect(stage, inputs.pick(stage.problems, stage.state.update * count, count, settings.seed))
     with phases("scoring"):
-        data = _judged(stage, rollout.scored(_measure(stage, episodes)), update)
+        whole = joint.joined(_measure(stage, mine), stage.processes)
+        data = _judged(stage, rollout.scored(whole), update)
 
     # 2 shape rewards
     mask = data.reply_mask
@@ -123,7 +143,7 @@ def _update(stage: Stage) -> None:
         "time/tokens_per_second": int(mask.sum()) / phases.seconds,
     }
     stage.state.update = update
-    _conclude(stage, episodes, row)
+    _conclude(stage, whole.episodes, row)
 
 
 def _conclude(stage: Stage, episodes: list[Episode], row: dict[str, Any]) -> None:
@@ -143,8 +163,10 @@ def _conclude(stage: Stage, episodes: list[Episode], row: dict[str, Any]) -> Non
 
 
 def _collect(stage: Stage, problems: list[VerifiableProblem]) -> list[Episode]:
-    """Sample one reply per problem from the actor."""
+    """Sample one reply per problem from the actor; of several processes each does its part."""
     settings = stage.settings.rollout
+    seeds = stage.processes.part(torch.randint(2**62, (len(problems),)).tolist())
+    problems = stage.processes.part(problems)
     queries = [stage.shared.tokenizer.query(problem.question) for problem in problems]
     limits: dict[str, Any] = {
         "max_reply_length": settings.max_reply_length, "temperature": settings.temperature, "top_p": settings.top_p,
@@ -153,7 +175,7 @@ def _collect(stage: Stage, problems: list[VerifiableProblem]) -> list[Episode]:
         replies = stage.engine.decode(stage.shared, "actor", queries, **limits)
         return [rollout.episode(stage.shared, *each) for each in zip(problems, queries, replies, strict=True)]
     with stage.shared.using("actor"):
-        return rollout.generate(stage.shared, problems, queries, batch_size=settings.batch_size, **limits)
+        return rollout.generate(stage.shared, problems, queries, batch_size=settings.batch_size, seeds=seeds, **limits)
 
 
 def _measure(stage: Stage, episodes: list[Episode]) -> Rollout:
@@ -201,6 +223,7 @@ def _stop_if(stage: Stage, warned: list[watch.Warned]) -> None:
     """Stop the run where a sign has been beyond its limit for too long."""
     sign = next((sign for sign in warned if sign.streak >= stage.settings.watch.patience), None)
     if sign is not None:
+        stage.processes.wait()
         good = checkpoint.at_most(stage.run.stage("ppo") / "checkpoints", stage.state.watch.good)
         raise WatchStop(watch.stopped(sign, stage.state.update, good or stage.run.final("sft")))
 
@@ -222,25 +245,21 @@ def _select(stage: Stage) -> dict[str, float]:
     settings, state = stage.settings, stage.state
     if not stage.selection or (state.update % settings.eval_every and state.update != stage.updates):
         return {}
+    mine = stage.processes.part(stage.selection)
+    queries = [stage.shared.tokenizer.query(problem.question) for problem in mine]
     with stage.shared.using("actor"):
-        queries = [stage.shared.tokenizer.query(problem.question) for problem in stage.selection]
-        episodes = rollout.generate(
-            stage.shared,
-            stage.selection,
-            queries,
-            temperature=None,
-            max_reply_length=stage.limits["max_reply_length"],
-            batch_size=stage.limits["batch_size"],
-        )
+        limits: dict[str, Any] = stage.limits
+        episodes = rollout.generate(stage.shared, mine, queries, temperature=None, **limits)
     rollout.judge(episodes, stage.verifier)
-    summary = heldout.summarise([heldout.prediction(episode) for episode in episodes])
+    summary = heldout.summarise(stage.processes.merge([heldout.prediction(episode) for episode in episodes]))
     judged = summary["problems"] - summary["failed"]
     if not judged:
         stage.progress.note(f"update {state.update}: the verifier failed on every selection problem; no candidate")
         return {}
     if state.best_score is None or summary["score"] >= state.best_score:
         state.best_update, state.best_score = state.update, summary["score"]
-        checkpoint.save_policy(_best(stage), stage.shared, stage.learner.head, ("actor", "critic"))
+        if stage.processes.main:
+            checkpoint.save_policy(_best(stage), stage.shared, stage.learner.head, ("actor", "critic"))
     return {
         "heldout/score": summary["score"],
         "heldout/right_share": summary["right"] / judged,
@@ -263,6 +282,8 @@ def _save(stage: Stage) -> None:
     """Write a checkpoint, then delete what no checkpoint needs."""
     if not stage.state.watch.streaks:
         stage.state.watch.good = stage.state.update
+    if not stage.processes.main:
+        return
     folder = stage.run.stage("ppo") / "checkpoints"
     checkpoint.save(
         folder / f"update-{stage.state.update:06d}",
@@ -277,7 +298,7 @@ def _save(stage: Stage) -> None:
 def _resume(stage: Stage) -> None:
     """Go on from the newest checkpoint, or from the beginning; drop what was logged after it."""
     last = -1
-    newest = checkpoint.latest(stage.run.stage("ppo") / "checkpoints")
+    newest = stage.processes.once(lambda: checkpoint.latest(stage.run.stage("ppo") / "checkpoints"))
     if newest is not None:
         saved = checkpoint.load(newest, stage.shared, stage.learner.head, stage.learner.optimizers)
         stage.state = State(**{**saved, "watch": WatchState(**saved["watch"])})
@@ -291,6 +312,7 @@ def _choose_final(stage: Stage) -> None:
     if stage.settings.select_best and state.best_score is not None and state.best_update != stage.updates:
         what = f"update {state.best_update}" if state.best_update else "the SFT policy: no update was better"
         stage.progress.note(f"best on the selection problems: {what}")
+        stage.processes.wait()
         for adapter in ("actor", "critic"):
             stage.shared.load(adapter, _best(stage) / adapter)
         stage.learner.head.load(_best(stage) / "value_head.safetensors")

@@ -9,6 +9,7 @@ from lite_huatuo.errors import BackendError
 from lite_huatuo.models import backends
 from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.models.value_head import ValueHead
+from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.recipe import PPO, Recipe
 from lite_huatuo.records import VerifiableProblem
 from lite_huatuo.run_dir import RunDir
@@ -51,6 +52,7 @@ class Stage:
     least_judged_share: float
     log: trackers.Log
     state: State
+    processes: Processes
 
     @property
     def sampled(self) -> bool:
@@ -71,17 +73,19 @@ def count_updates(settings: PPO) -> int:
     return max(1, settings.total_episodes // settings.rollout.episodes)
 
 
-def assemble(recipe: Recipe, run: RunDir, progress: Progress, start: Path) -> Stage:
+def assemble(recipe: Recipe, run: RunDir, progress: Progress, start: Path, processes: Processes = ALONE) -> Stage:
     """Load data, base and verifiers; actor, critic and reference begin as the SFT adapter in the folder `start`."""
     data = inputs.read(**recipe.input_arguments())
     by_vllm = recipe.ppo.rollout.engine == "vllm"
     loaded = backends.load(
-        **recipe.base.model_dump(), device_map=recipe.device_map(), vllm_rank=recipe.adapter.rank if by_vllm else None
+        **recipe.base.model_dump(),
+        **recipe.placement(processes),
+        vllm_rank=recipe.adapter.rank if by_vllm else None,
     )
     judges = [section.model_dump() for section in (recipe.verifier, recipe.ppo.watch.verifier) if section is not None]
     adapters = {"reference": start, "actor": start, "critic": start, **choose.adapters(*judges)}
     shared = SharedBase.from_adapters(loaded, adapters, ("actor", "critic"))
-    verifier, *second = [choose.make(section, shared=shared) for section in judges]
+    verifier, *second = [choose.make(section, shared=shared, processes=processes) for section in judges]
     if recipe.ppo.gradient_checkpointing:
         shared.enable_checkpointing()
     problems = inputs.askable(data.problems, shared.tokenizer, recipe.data.max_query_length)
@@ -90,7 +94,7 @@ def assemble(recipe: Recipe, run: RunDir, progress: Progress, start: Path) -> St
         run=run,
         progress=progress,
         shared=shared,
-        learner=_learner(recipe.ppo, shared),
+        learner=_learner(recipe.ppo, shared, processes),
         verifier=verifier,
         second=second[0] if second else None,
         engine=_engine(recipe, loaded) if by_vllm else None,
@@ -100,8 +104,9 @@ def assemble(recipe: Recipe, run: RunDir, progress: Progress, start: Path) -> St
         too_long=len(data.problems) - len(problems),
         limits=recipe.heldout_arguments(),
         least_judged_share=recipe.verifier.least_judged_share,
-        log=trackers.Log(recipe.report_to, run.path / "ppo"),
+        log=trackers.Log(recipe.report_to if processes.main else (), run.path / "ppo"),
         state=State(),
+        processes=processes,
     )
 
 
@@ -127,7 +132,7 @@ def trunk_layers(settings: PPO, shared: SharedBase) -> int | None:
     return settings.critic.layers
 
 
-def _learner(settings: PPO, shared: SharedBase) -> Learner:
+def _learner(settings: PPO, shared: SharedBase, processes: Processes) -> Learner:
     """Build value head and optimisers."""
     critic_rate = settings.critic_learning_rate or settings.learning_rate
     return Learner(
@@ -148,4 +153,5 @@ def _learner(settings: PPO, shared: SharedBase) -> Learner:
         critic_learning_rate=critic_rate,
         value_head_learning_rate=settings.value_head_learning_rate or critic_rate,
         weight_decay=settings.weight_decay,
+        processes=processes,
     )

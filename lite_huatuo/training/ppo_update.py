@@ -13,9 +13,12 @@ from torch import Tensor
 
 from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.models.value_head import ValueHead
+from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.training import ppo_math
 from lite_huatuo.training.logprobs import microbatches
 from lite_huatuo.training.rollout import Rollout, pack, reply_logprobs, reply_values
+
+POLICY_FIGURES = ("policy/loss", "policy/clip_share", "policy/approx_kl")
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,9 @@ class Learner:
         critic_learning_rate: float,
         value_head_learning_rate: float,
         weight_decay: float,
+        processes: Processes = ALONE,
     ) -> None:
-        self.shared, self.head, self.coefficients = shared, head, coefficients
+        self.shared, self.head, self.coefficients, self.processes = shared, head, coefficients, processes
         actor = [{"params": list(shared.parameters("actor").values()), "lr": learning_rate}]
         critic = [
             {
@@ -115,10 +119,15 @@ class Learner:
     def step(
         self, rollout: Rollout, advantages: Tensor, returns: Tensor, members: list[int], *, train_actor: bool
     ) -> dict[str, float]:
-        """One optimizer step of the critic and (unless the actor is frozen) of the actor on some episodes."""
+        """One optimizer step of the critic and (unless the actor is frozen) of the actor on some episodes.
+
+        Each process goes through its share of them; gradients and figures are summed over the processes.
+        """
         figures = self._backward(rollout, advantages, returns, members, train_actor=train_actor)
+        figures = self.processes.add(figures)
         for name in ("actor", "critic") if train_actor else ("critic",):
             parameters = [p for group in self.optimizers[name].param_groups for p in group["params"]]
+            self.processes.add_gradients(parameters)
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.coefficients.max_grad_norm)
             figures[f"{'policy' if name == 'actor' else 'value'}/gradient_norm"] = norm.item()
             self.optimizers[name].step()
@@ -130,12 +139,18 @@ class Learner:
     ) -> dict[str, float]:
         """Accumulate the minibatch's gradients by microbatches; each backward inside its adapter's context."""
         c, shared = self.coefficients, self.shared
-        mask_all = rollout.reply_mask[members]
-        tokens = int(mask_all.sum())
-        figures: dict[str, float] = defaultdict(float)
-        lengths = [rollout.episodes[i].length for i in members]
-        for group in microbatches(lengths, budget=c.microbatch_tokens, padded=not shared.packs):
-            rows = [members[j] for j in group]
+        tokens = int(rollout.reply_mask[members].sum())
+        names = ["value/loss", "value/clip_share", *(POLICY_FIGURES if train_actor else ())]
+        figures = dict.fromkeys(names, 0.0)
+        mine = self._share(rollout, members)
+        groups = microbatches(
+            [rollout.episodes[i].length for i in mine], budget=c.microbatch_tokens, padded=not shared.packs
+        )
+        for group in shared.in_step(groups):
+            if group is None:
+                self._idle(train_actor=train_actor)
+                continue
+            rows = [mine[j] for j in group]
             batch = pack(shared, [rollout.episodes[i] for i in rows], rollout.reply_mask.shape[1])
             mask = batch.reply_mask
             old, adv, weights, values_old, target = (
@@ -154,7 +169,8 @@ class Learner:
                 figures["policy/clip_share"] += policy.clipped.item() / tokens
                 figures["policy/approx_kl"] += policy.kl.item() / tokens
             with shared.using("critic", learn=True):
-                trunk = torch.cat([rollout.trunk[i] for i in rows]).to(shared.device) if rollout.trunk else None
+                held = [piece for i in rows if rollout.trunk and (piece := rollout.trunk[i]) is not None]
+                trunk = torch.cat(held).to(shared.device) if held else None
                 values = reply_values(shared, self.head, batch, trunk, c.trunk_layers)
                 value = ppo_math.value_loss(
                     values, values_old, target, mask, value_clip_range=c.value_clip_range, tokens=tokens
@@ -162,7 +178,34 @@ class Learner:
                 (c.value_coef * value.loss).backward()
             figures["value/loss"] += value.loss.item()
             figures["value/clip_share"] += value.clipped.item() / tokens
-        return dict(figures)
+        return figures
+
+    def _share(self, rollout: Rollout, members: list[int]) -> list[int]:
+        """Return this process's share of a minibatch: about as many tokens as the others', or with a trunk, which
+        stays where it was computed, the episodes that this process sampled."""
+        if self.processes.count == 1:
+            return members
+        if rollout.trunk:
+            return [i for i in members if rollout.trunk[i] is not None]
+        lengths = [rollout.episodes[i].length for i in members]
+        return [members[j] for j in balanced(lengths, self.processes.count)[self.processes.rank]]
+
+    def _idle(self, *, train_actor: bool) -> None:
+        """Make the passes of a microbatch without one, for processes that have more of them."""
+        for name in ("actor", "critic") if train_actor else ("critic",):
+            with self.shared.using(name, learn=True):
+                self.shared.idle(learn=True)
+
+
+def balanced(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Deal rows out to `count` processes, the longest first, each to who has the fewest tokens; return the indices."""
+    parts: list[list[int]] = [[] for _ in range(count)]
+    loads = [0] * count
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        least = loads.index(min(loads))
+        parts[least].append(index)
+        loads[least] += lengths[index]
+    return [sorted(part) for part in parts]
 
 
 def _optimizer(name: str) -> Any:

@@ -8,6 +8,7 @@ import json
 from lite_huatuo import jsonl
 from lite_huatuo.errors import BackendError
 from lite_huatuo.models import backends, gguf
+from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
 from lite_huatuo.training import inputs, trackers
@@ -28,13 +29,15 @@ def check(recipe: Recipe) -> Inputs:
     return data
 
 
-def accept_verifier(recipe: Recipe, run: RunDir, verifier: Verifier, *, anyway: bool) -> None:
+def accept_verifier(
+    recipe: Recipe, run: RunDir, verifier: Verifier, *, anyway: bool, processes: Processes = ALONE
+) -> None:
     """Measure the verifier on the shipped suite, once a run, and keep the report in the run folder.
 
     One below the recipe's bar is refused (BackendError) unless it is to be taken `anyway`.
     """
     path = run.path / ACCEPTANCE
-    if path.exists():
+    if processes.once(path.exists):
         return
     report = acceptance.report(acceptance.judge(verifier, suite.load()))
     section = recipe.verifier
@@ -45,4 +48,5 @@ def accept_verifier(recipe: Recipe, run: RunDir, verifier: Verifier, *, anyway: 
             "check`; take another one, or this one with --accept-verifier"
         )
     found = {"verifier": verifier.name, "below_the_bar": reason, "report": report}
-    jsonl.write_text(path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    if processes.main:
+        jsonl.write_text(path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")

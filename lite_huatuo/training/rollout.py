@@ -48,7 +48,8 @@ class Rollout:
     """The tensors of one sampling phase, all (B, R) float32 on the CPU except reply_mask (bool) and scores (B,).
 
     `weights` are importance weights (1 where the sampler's distribution is the actor's). `trunk` holds what goes into
-    the critic's layers, one (T, H) tensor an episode of T tokens, where the critic stands on the reference's trunk.
+    the critic's layers, one (T, H) tensor an episode of T tokens, where the critic stands on the reference's trunk
+    (None for an episode that another process sampled).
     """
 
     episodes: list[Episode]
@@ -59,7 +60,7 @@ class Rollout:
     values: Tensor
     entropy: Tensor
     weights: Tensor
-    trunk: list[Tensor] = field(default_factory=list)
+    trunk: list[Tensor | None] = field(default_factory=list)
     dropped: list[Episode] = field(default_factory=list)
 
 
@@ -72,23 +73,45 @@ def generate(
     batch_size: int,
     temperature: float | None,
     top_p: float = 1.0,
-    on_batch: Callable[[int], None] | None = None,
+    on_episode: Callable[[int, Episode], None] | None = None,
     choose: Choose | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> list[Episode]:
     """Write one reply per problem with the adapter active in the caller's `using`; temperature None is greedy.
 
     `queries` are token ids. A reply ends with its first stop token (kept) or at `max_reply_length` tokens; `batch_size`
-    rows are written at once. `choose` takes the place of sampling; it needs a base that packs. The result is in the
-    order of `problems`.
+    rows are written at once. `choose` takes the place of sampling; it needs a base that packs. `seeds`, one a problem,
+    make every reply depend on its own seed only, but for rounding, and leave torch's generator alone; without packing
+    the first seeds all. `on_episode` is given each (place in `problems`, episode) as its reply ends, without packing as
+    its batch ends. The result is in the order of `problems`.
     """
-    limits: dict[str, Any] = {"max_reply_length": max_reply_length, "batch_size": batch_size, "on_reply": on_batch}
+    episodes: dict[int, Episode] = {}
+
+    def ended(place: int, reply: Reply) -> None:
+        episodes[place] = episode(shared, problems[place], queries[place], reply)
+        if on_episode is not None:
+            on_episode(place, episodes[place])
+
+    limits: dict[str, Any] = {"max_reply_length": max_reply_length, "batch_size": batch_size, "on_reply": ended}
     if shared.packs:
-        choose = choose or decoding.sampler(temperature, top_p)
-        replies = decoding.decode(shared, queries, temperature=temperature, choose=choose, **limits)
+        choose = choose or decoding.sampler(temperature, top_p, seeds=seeds)
+        decoding.decode(shared, queries, temperature=temperature, choose=choose, **limits)
     else:
         assert choose is None, "choosing tokens needs a base that packs"
-        replies = decoding_padded.decode(shared, queries, temperature=temperature, top_p=top_p, **limits)
-    return [episode(shared, *each) for each in zip(problems, queries, replies, strict=True)]
+        with _seeded(shared, seeds):
+            decoding_padded.decode(shared, queries, temperature=temperature, top_p=top_p, **limits)
+    return [episodes[place] for place in range(len(problems))]
+
+
+@contextmanager
+def _seeded(shared: SharedBase, seeds: Sequence[int] | None) -> Iterator[None]:
+    """Seed torch's generators by the first seed while the block runs, and put them back."""
+    if not seeds:
+        yield
+        return
+    with torch.random.fork_rng([shared.device] if shared.device.type == "cuda" else []):
+        torch.manual_seed(seeds[0])
+        yield
 
 
 def episode(shared: SharedBase, problem: VerifiableProblem, query: list[int], reply: Reply) -> Episode:
@@ -172,8 +195,12 @@ def measure(
     tensors: dict[str, Any] = {
         name: torch.zeros(len(episodes), width) for name in ("logprobs", "reference", "values", "entropy")
     }
-    trunk: list[Tensor] = [torch.empty(0)] * len(episodes)
-    for group in microbatches([e.length for e in episodes], budget=microbatch_tokens, padded=not shared.packs):
+    trunk: list[Tensor | None] = [None] * len(episodes)
+    groups = microbatches([e.length for e in episodes], budget=microbatch_tokens, padded=not shared.packs)
+    for group in shared.in_step(groups):
+        if group is None:
+            _idle(shared, ("reference", "critic") if sampled else ("actor", "reference", "critic"))
+            continue
         batch = pack(shared, [episodes[i] for i in group], width)
         if not sampled:
             with shared.using("actor"):
@@ -198,6 +225,13 @@ def measure(
     return Rollout(
         list(episodes), scores, mask, **tensors, weights=weights, trunk=trunk if trunk_layers is not None else []
     )
+
+
+def _idle(shared: SharedBase, adapters: Sequence[str]) -> None:
+    """Make a microbatch's passes without one, for processes that have more of them."""
+    for adapter in adapters:
+        with shared.using(adapter):
+            shared.idle()
 
 
 def _laid_out(rows: Sequence[Sequence[float]], width: int) -> Tensor:

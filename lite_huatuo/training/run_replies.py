@@ -50,7 +50,7 @@ def sample(
                 max_reply_length=recipe.ppo.rollout.max_reply_length,
                 batch_size=recipe.ppo.rollout.batch_size,
                 temperature=temperature or None,
-                on_batch=lambda count: progress.advance(count),
+                on_episode=lambda place, episode: progress.advance(1),
             )
         for episode in episodes:
             response = final_response(episode.text) if episode.stopped else None

@@ -6,13 +6,17 @@ Reads the recipe and its data; writes runs/<name>/sft/final/actor, the reference
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lite_huatuo.models import backends
 from lite_huatuo.models.shared_base import BASE, SharedBase, describe
+from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
 from lite_huatuo.training import heldout, inputs, metrics, sft_data
@@ -32,7 +36,7 @@ FIGURES = {
 }
 
 
-def train(recipe: Recipe, run: RunDir, progress: Progress | None = None) -> None:
+def train(recipe: Recipe, run: RunDir, progress: Progress | None = None, *, processes: Processes = ALONE) -> None:
     """Run stage 1 in a run folder, from its newest checkpoint if there is one. A finished stage is left alone.
 
     Before it, the bare base answers the held-out problems; after it, the trained adapter does.
@@ -41,12 +45,12 @@ def train(recipe: Recipe, run: RunDir, progress: Progress | None = None) -> None
     from transformers import set_seed
 
     progress = progress or Quiet()
-    if run.is_done("sft"):
+    if processes.once(lambda: run.is_done("sft")):
         progress.note("stage 1 (SFT) is done already")
         return
     data = inputs.read(**recipe.input_arguments())
     judge = recipe.verifier.model_dump()
-    loaded = backends.load(**recipe.base.model_dump(), device_map=recipe.device_map())
+    loaded = backends.load(**recipe.base.model_dump(), **recipe.placement(processes))
     rows = sft_data.tokenise(
         data.sft,
         loaded.tokenizer,
@@ -58,21 +62,20 @@ def train(recipe: Recipe, run: RunDir, progress: Progress | None = None) -> None
     )
     set_seed(recipe.sft.seed)
     shared = SharedBase.fresh(loaded, "actor", frozen=choose.adapters(judge), **recipe.adapter.model_dump())
-    verifier = choose.make(judge, shared=shared)
+    processes.equalise(shared.parameters("actor").values())
+    verifier = choose.make(judge, shared=shared, processes=processes)
     note = (
         f"stage 1 (SFT): {len(rows.train)} examples, {len(rows.evaluation)} for the evaluation loss, {rows.cut} cut, "
         f"{rows.dropped} dropped as too long, {data.removed} removed as held out"
     )
     progress.note(note)
     run.event("sft started", cut=rows.cut, dropped=rows.dropped, removed=data.removed, **describe(shared))
-    heldout.report(
-        shared, BASE, "base", data.heldout, verifier, run.path / "eval", progress, **recipe.heldout_arguments()
-    )
-    _fit(recipe, run, shared, rows, progress)
-    heldout.report(
-        shared, "actor", "sft", data.heldout, verifier, run.path / "eval", progress, **recipe.heldout_arguments()
-    )
-    _finish(run, shared)
+    limits = recipe.heldout_arguments()
+    where = run.path / "eval"
+    heldout.report(shared, BASE, "base", data.heldout, verifier, where, progress, processes, **limits)
+    _fit(recipe, run, shared, rows, progress, processes)
+    heldout.report(shared, "actor", "sft", data.heldout, verifier, where, progress, processes, **limits)
+    processes.once(partial(_finish, run, shared))
     run.event("sft finished")
     del shared, loaded
     if torch.cuda.is_available():
@@ -88,25 +91,33 @@ def _finish(run: RunDir, shared: SharedBase) -> None:
     os.replace(temporary, run.stage("sft") / "final")
 
 
-def _fit(recipe: Recipe, run: RunDir, shared: SharedBase, rows: sft_data.SFTRows, progress: Progress) -> None:
+def _fit(
+    recipe: Recipe,
+    run: RunDir,
+    shared: SharedBase,
+    rows: sft_data.SFTRows,
+    progress: Progress,
+    processes: Processes,
+) -> None:
     """Train the actor adapter in place, resuming from the newest whole checkpoint."""
     import torch
     from datasets import Dataset
     from transformers import PrinterCallback
-    from trl import SFTTrainer
 
-    checkpoint = _latest(run.stage("sft") / "checkpoints")
+    checkpoint = processes.once(lambda: _latest(run.stage("sft") / "checkpoints"))
     last = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
     run.rewind("sft", "step", last)
-    arguments = trainer_arguments(recipe, run, evaluate=bool(rows.evaluation), packs=shared.packs)
+    arguments = trainer_arguments(
+        recipe, run, evaluate=bool(rows.evaluation), packs=shared.packs, processes=processes.count
+    )
     forward = shared.causal.__dict__.get("forward")
-    trainer = SFTTrainer(
+    trainer = _trainer(recipe, shared, processes)(
         model=shared.peft,
         args=arguments,
         train_dataset=Dataset.from_list(rows.train),
         eval_dataset=Dataset.from_list(rows.evaluation) if rows.evaluation else None,
         processing_class=shared.tokenizer.hf,
-        callbacks=[_recorder(recipe, run, shared, progress, last)],
+        callbacks=[_recorder(recipe, run, shared, progress, last, processes)],
     )
     trainer.remove_callback(PrinterCallback)
     for parameter in shared.parameters("actor").values():
@@ -122,7 +133,20 @@ def _fit(recipe: Recipe, run: RunDir, shared: SharedBase, rows: sft_data.SFTRows
     shared.causal.config.use_cache = True
 
 
-def trainer_arguments(recipe: Recipe, run: RunDir, *, evaluate: bool, packs: bool) -> Any:
+def _trainer(recipe: Recipe, shared: SharedBase, processes: Processes) -> Callable[..., Any]:
+    """Return TRL's trainer, for several processes the one that shares its steps."""
+    if processes.count == 1:
+        from trl import SFTTrainer
+
+        return SFTTrainer
+    from lite_huatuo.training.sft_trainer import SharingTrainer
+
+    return partial(
+        SharingTrainer, processes=processes, batch_size=recipe.sft.batch_size, pad_id=shared.tokenizer.pad_id
+    )
+
+
+def trainer_arguments(recipe: Recipe, run: RunDir, *, evaluate: bool, packs: bool, processes: int = 1) -> Any:
     """Return TRL's SFTConfig for a recipe; `packs`: the base's attention keeps examples apart that stand end to end."""
     import torch
     from trl import SFTConfig
@@ -136,7 +160,7 @@ def trainer_arguments(recipe: Recipe, run: RunDir, *, evaluate: bool, packs: boo
         num_train_epochs=sft.epochs,
         per_device_train_batch_size=sft.microbatch_size,
         per_device_eval_batch_size=sft.microbatch_size,
-        gradient_accumulation_steps=max(1, sft.batch_size // sft.microbatch_size),
+        gradient_accumulation_steps=math.ceil(sft.batch_size / (sft.microbatch_size * processes)),
         learning_rate=sft.learning_rate,
         lr_scheduler_type=sft.schedule,
         warmup_steps=sft.warmup_ratio,
@@ -166,7 +190,9 @@ def trainer_arguments(recipe: Recipe, run: RunDir, *, evaluate: bool, packs: boo
     )
 
 
-def _recorder(recipe: Recipe, run: RunDir, shared: SharedBase, progress: Progress, last: int) -> Any:
+def _recorder(
+    recipe: Recipe, run: RunDir, shared: SharedBase, progress: Progress, last: int, processes: Processes
+) -> Any:
     """Return the trainer callback that writes metrics, marks checkpoints whole, and keeps early adapters."""
     from transformers import TrainerCallback
 
@@ -179,7 +205,7 @@ def _recorder(recipe: Recipe, run: RunDir, shared: SharedBase, progress: Progres
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             progress.advance(1)
-            if state.global_step in recipe.sft.early_checkpoints:
+            if run.writes and state.global_step in recipe.sft.early_checkpoints:
                 folder = run.stage("sft") / "early" / f"step-{state.global_step:06d}" / "actor"
                 shutil.rmtree(folder.parent, ignore_errors=True)
                 folder.parent.mkdir(parents=True)
@@ -194,7 +220,9 @@ def _recorder(recipe: Recipe, run: RunDir, shared: SharedBase, progress: Progres
                 )
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+            processes.wait()  # each writes its random state
+            if run.writes:
+                (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
 
     return Recorder()
 

@@ -102,8 +102,12 @@ class AdapterVerifier:
         """Return P(right) of every item."""
         rows = [encode(self.shared.tokenizer, item, self.settings.max_length) for item in items]
         found = [0.0] * len(rows)
-        for group in microbatches([len(row) for row in rows], budget=self.batch_tokens, padded=not self.shared.packs):
+        groups = microbatches([len(row) for row in rows], budget=self.batch_tokens, padded=not self.shared.packs)
+        for group in self.shared.in_step(groups):
             with self.shared.using(self.adapter):
+                if group is None:
+                    self.shared.idle()
+                    continue
                 logit = self.logits([rows[i] for i in group]) / self.settings.temperature
             for i, probability in zip(group, torch.sigmoid(logit).tolist(), strict=True):
                 found[i] = probability

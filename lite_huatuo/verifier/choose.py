@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from lite_huatuo.errors import BackendError
+from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.verifier.base import Verifier
 from lite_huatuo.verifier.exact import ExactVerifier
+from lite_huatuo.verifier.on_main import OnMain
 
 ADAPTER = "verifier"  # the name of the judging adapter on a shared base
 
 
-def make(section: Mapping[str, Any] | str, *, shared: Any = None) -> Verifier:
+def make(section: Mapping[str, Any] | str, *, shared: Any = None, processes: Processes = ALONE) -> Verifier:
     """Return the verifier of a whole section (`VerifierSection.model_dump()`), or of a kind that needs no other key.
 
     `shared` is the base of an adapter verifier: a `SharedBase` that holds the section's adapter under `ADAPTER` (see
-    `adapters`).
+    `adapters`). Of several `processes` only the main one asks an endpoint.
     """
     values = _values(section)
     kind = values["kind"]
@@ -29,7 +31,11 @@ def make(section: Mapping[str, Any] | str, *, shared: Any = None) -> Verifier:
         from lite_huatuo.verifier.api import ApiVerifier
 
         chosen = profile.load(values["profile"])
-        return ApiVerifier(chosen, Path(values["store"]), budget=values["budget"], form=values["form"])
+
+        def api() -> Verifier:
+            return ApiVerifier(chosen, Path(values["store"]), budget=values["budget"], form=values["form"])
+
+        return api() if processes.count == 1 else OnMain(api, f"api ({chosen.name})", processes)
     if kind == "classifier":
         from lite_huatuo.verifier.classifier import ClassifierVerifier
 
@@ -38,7 +44,7 @@ def make(section: Mapping[str, Any] | str, *, shared: Any = None) -> Verifier:
     if kind == "ensemble":
         from lite_huatuo.verifier.ensemble import EnsembleVerifier
 
-        members = [make(member, shared=shared) for member in values["members"]]
+        members = [make(member, shared=shared, processes=processes) for member in values["members"]]
         return EnsembleVerifier(
             members, mode=values["mode"], weights=values["weights"] or None, threshold=values["threshold"]
         )

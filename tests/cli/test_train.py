@@ -210,7 +210,7 @@ def test_interrupt_exits_130_and_says_how_to_go_on(
 ) -> None:
     from lite_huatuo.training import sft
 
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sft, "train", interrupt)

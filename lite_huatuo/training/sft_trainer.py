@@ -1,0 +1,89 @@
+"""TRL's SFTTrainer for several processes: the same optimizer steps as one process makes, and one exchange a step.
+
+No DistributedDataParallel: it would copy the frozen base from process to process, cannot take a sharded one, and
+exchanges gradients layer by layer where an adapter's fit into one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from datasets import Dataset, concatenate_datasets
+from torch.utils.data import Sampler
+from trl import SFTTrainer
+
+from lite_huatuo.processes import Processes
+
+MASKED = -100  # the label of a token that is not learned
+
+
+class EvenSampler(Sampler[int]):
+    """Examples in the order in which one process would see them, every optimizer step filled up with `filler` until it
+    divides evenly among processes and microbatches.
+
+    `size` is the number of examples of a step, `unit` what they are filled up to a multiple of; `epoch` tells which
+    epoch begins.
+    """
+
+    def __init__(
+        self, examples: int, *, size: int, unit: int, filler: int, seed: int, epoch: Callable[[], int]
+    ) -> None:
+        self.examples, self.size, self.filler, self.seed, self.epoch = examples, size, filler, seed, epoch
+        self.filled = -(-size // unit) * unit
+
+    def __len__(self) -> int:
+        return -(-self.examples // self.size) * self.filled
+
+    def __iter__(self) -> Iterator[int]:
+        # the order of accelerate's SeedableRandomSampler, which one process uses
+        generator = torch.Generator().manual_seed(self.seed + self.epoch())
+        order = torch.randperm(self.examples, generator=generator).tolist()
+        for start in range(0, self.examples, self.size):
+            step = order[start : start + self.size]
+            yield from step
+            yield from [self.filler] * (self.filled - len(step))
+
+
+class SharingTrainer(SFTTrainer):
+    """SFTTrainer whose processes share each optimizer step; `batch_size` is the number of examples of a step."""
+
+    def __init__(self, *, processes: Processes, batch_size: int, pad_id: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.processes, self.batch_size = processes, batch_size
+        self.accelerator.prepare_model = lambda model, **_: model  # no DistributedDataParallel
+        rows: Any = self.train_dataset
+        self.examples = len(rows)
+        self.train_dataset = concatenate_datasets([rows, _filler(rows, pad_id)])
+
+    def get_train_dataloader(self) -> Any:
+        """Return the loader of this process's microbatches."""
+        loader = super().get_train_dataloader()
+        loader._drop_last = True  # nothing is: but else accelerate takes the last figures for those of repeated rows
+        return loader
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return EvenSampler(
+            self.examples,
+            size=self.batch_size,
+            unit=self.args.per_device_train_batch_size * self.processes.count,
+            filler=self.examples,
+            seed=int(self.args.data_seed or 0),
+            epoch=lambda: int(self.state.epoch or 0),
+        )
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Do a microbatch; after the last of an optimizer step make every process's gradient that of all its tokens."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            # the loss of each process is the sum over its tokens, over the tokens of all, times the processes
+            learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            self.processes.add_gradients(learned, scale=1 / self.processes.count)
+        return loss
+
+
+def _filler(dataset: Dataset, pad_id: int) -> Dataset:
+    """Return a row from which nothing is learned, with the columns of a prepared data set."""
+    values = {"input_ids": [pad_id, pad_id], "labels": [MASKED, MASKED], "seq_lengths": [2]}
+    return Dataset.from_dict({name: [values[name]] for name in dataset.column_names}, features=dataset.features)
