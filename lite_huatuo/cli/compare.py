@@ -6,6 +6,8 @@ import json
 
 import click
 
+from lite_huatuo.cli import terminal
+
 
 @click.command("compare")
 @click.argument("first", metavar="FIRST")
@@ -26,8 +28,6 @@ def command(
     lite-huatuo compare runs/demo/sft runs/demo/ppo
     lite-huatuo compare runs/demo/base runs/demo --fail-below
     """
-    from rich.console import Console
-
     from lite_huatuo.cli import scores
     from lite_huatuo.evaluation import compare, predictions
 
@@ -37,11 +37,11 @@ def command(
         below += [f"{other} is below {first}: {reason}" for reason in compare.gate(found)]
         reports.append({"first": first, "second": other, **found.report()})
     if as_json:
-        click.echo(json.dumps({"comparisons": reports, "below": below}, ensure_ascii=False, indent=1))
+        terminal.say(json.dumps({"comparisons": reports, "below": below}, ensure_ascii=False, indent=1))
     else:
         for report in reports:
-            Console(width=140).print(scores.compared(first, report["second"], report))
-            click.echo("\n".join(report["notes"]), nl=bool(report["notes"]))
+            terminal.console(140).print(scores.compared(first, report["second"], report))
+            terminal.say("\n".join(report["notes"]), nl=bool(report["notes"]))
     for line in below:
-        click.echo(f"warning: {line}", err=True)
+        terminal.say(f"warning: {line}", err=True)
     return 1 if below and fail_below else 0

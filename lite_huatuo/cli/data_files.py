@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from lite_huatuo.cli import terminal
+
 FILE = click.Path(path_type=Path)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 TO = click.option("--to", required=True, type=FILE, help="The .jsonl file to write; side files stand beside it.")
@@ -83,7 +85,7 @@ def merge(parts: tuple[Path, ...], like: str, to: Path) -> None:
     from lite_huatuo.data import pipeline, shards, side_files
 
     for side, count in shards.merge(parts, lambda: pipeline.ids(like), to).items():
-        click.echo(f"{count:>8,}  {side_files.side_path(to, side)}")
+        terminal.say(f"{count:>8,}  {side_files.side_path(to, side)}")
 
 
 @click.command()
@@ -165,7 +167,7 @@ def _funnel(stage: dict[str, Any]) -> list[str]:
 
 
 def _print(value: Any, as_json: bool, lines: list[str]) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
+    terminal.say(json.dumps(value, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))
 
 
 def _short(value: Any) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lite_huatuo.cli import terminal
 from lite_huatuo.errors import APIError, RecordError
 
 if TYPE_CHECKING:
@@ -222,11 +223,11 @@ def _do(job: Job, assume_right: float = 0.5) -> None:
     for _, model in job.models:
         warning = model.retirement(datetime.date.today())
         if warning:
-            click.echo(f"warning: {warning}", err=True)
+            terminal.say(f"warning: {warning}", err=True)
     if job.settings.dry_run:
         from lite_huatuo.cli import data_price
 
-        click.echo(data_price.table(job, SAMPLE, assume_right))
+        terminal.say(data_price.table(job, SAMPLE, assume_right))
         return
     from lite_huatuo.data import pipeline
 
@@ -235,10 +236,10 @@ def _do(job: Job, assume_right: float = 0.5) -> None:
         raise RecordError(f"{job.settings.to}: already exists; give another name, or --overwrite to make it again")
     counts = asyncio.run(_run(job, paths))
     for name, path in paths.items():
-        click.echo(f"{counts[name]:>8,}  {path}")
+        terminal.say(f"{counts[name]:>8,}  {path}")
     for reason, count in counts.items():
         if ": " in reason:
-            click.echo(f"{count:>8,}    {reason}")
+            terminal.say(f"{count:>8,}    {reason}")
 
 
 async def _run(job: Job, paths: dict[str, Path]) -> Any:
@@ -277,7 +278,7 @@ async def _run(job: Job, paths: dict[str, Path]) -> Any:
     except (APIError, asyncio.CancelledError) as error:
         if stop.signal is None:
             raise
-        click.echo(str(error) or str(stop.asked), err=True)
+        terminal.say(str(error) or str(stop.asked), err=True)
         raise SystemExit(128 + stop.signal) from None
 
 

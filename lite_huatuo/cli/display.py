@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+
+from lite_huatuo.cli import terminal
 
 
 class Display:
     """A `training.progress.Progress` for people. Use as a context manager."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = terminal.console(stderr=True)
         self._live = self.console.is_terminal
         self._bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -42,7 +42,7 @@ class Display:
     def start(self, what: str, total: int) -> None:
         """Begin a bar."""
         self._what, self._total, self._done, self._told = what, total, 0, 0.0
-        self._task = self._bars.add_task(what, total=total, figures="")
+        self._task = self._bars.add_task(terminal.harmless(what), total=total, figures="")
 
     def advance(self, units: int = 1, **figures: float) -> None:
         """Move the bar; off a terminal, print a line with the figures, at most one a second without them."""
@@ -55,8 +55,8 @@ class Display:
         now = time.monotonic()
         if not self._live and (text or now - self._told > 15 or self._done == self._total):
             self._told = now
-            print(f"{self._what} {self._done}/{self._total}  {text}".rstrip(), file=sys.stderr, flush=True)
+            terminal.say(f"{self._what} {self._done}/{self._total}  {text}".rstrip(), err=True)
 
     def note(self, text: str) -> None:
         """Print a line."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lite_huatuo.cli import terminal
+
 if TYPE_CHECKING:
     from lite_huatuo.planning.hardware import Machine
     from lite_huatuo.planning.needs import Need
@@ -60,7 +62,7 @@ def command(ctx: click.Context, online: bool, as_json: bool) -> None:
     needed = {name: need(recipes.load(name), cards=max(1, len(machine.gpus))) for name in recipes.names()}
     fits = {name: verdict(needed[name], machine, can_train=can_train) for name in needed}
     if as_json:
-        click.echo(
+        terminal.say(
             json.dumps(
                 {
                     "can_train": can_train,
@@ -213,11 +215,10 @@ def _quantization(machine: Machine) -> Check:
 def _show(checks: list[Check], fits: dict[str, tuple[bool, str]], wanted: dict[str, str], can_train: bool) -> None:
     """Print both tables and what to do next."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=120, highlight=False)
+    console = terminal.console(120)
     styles = {OK: "green", NOTE: "yellow", FAIL: "bold red"}
 
     def table(*columns: str) -> Any:

@@ -6,9 +6,9 @@ import math
 import statistics
 from pathlib import Path
 
-import click
 import yaml
 
+from lite_huatuo.cli import terminal
 from lite_huatuo.recipe import Recipe
 
 
@@ -40,7 +40,7 @@ def show(recipe: Recipe, path: Path) -> None:
     queries = [len(words.query(problem.question)) for problem in data.problems]
     steps = math.ceil(math.ceil(len(rows.train) / sft.batch_size) * sft.epochs)
     updates, episodes = count_updates(ppo), ppo.rollout.episodes
-    click.echo(yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True))
+    terminal.say(yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True))
     backend, dtype = backends.choose(base.backend), backends.torch_dtype(base.compute_dtype)
     table = {
         "run folder": f"{path}{' (exists)' if path.exists() else ''}",
@@ -56,7 +56,7 @@ def show(recipe: Recipe, path: Path) -> None:
         f"at most {updates * episodes * ppo.rollout.max_reply_length:,} reply tokens",
     }
     for label, text in table.items():
-        click.echo(f"{label:<12} {text}")
+        terminal.say(f"{label:<12} {text}")
 
 
 def _device() -> str:

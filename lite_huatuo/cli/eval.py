@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lite_huatuo.cli import terminal
+
 if TYPE_CHECKING:
     from lite_huatuo.evaluation.targets import Writer
 
@@ -57,7 +59,7 @@ def command(target: str | None, words: tuple[str, ...], as_json: bool, list_them
     known = {**benchmarks.shipped(), **(benchmarks.own(options["own"]) if options["own"] else {})}
     if list_them:
         width = max(map(len, known))
-        click.echo("\n".join(f"{name:<{width}}  {each.title}" for name, each in known.items()))
+        terminal.say("\n".join(f"{name:<{width}}  {each.title}" for name, each in known.items()))
         return
     if target is None:
         raise click.UsageError("give a RUN, MODEL or ADDRESS")
@@ -69,7 +71,7 @@ def command(target: str | None, words: tuple[str, ...], as_json: bool, list_them
     questions = {name: benchmarks.load(each) for name, each in chosen.items()}
     report, folder = _evaluate(target, chosen, plans, questions, options)
     if as_json:
-        click.echo(json.dumps({"folder": str(folder), "benchmarks": report}, ensure_ascii=False, indent=1))
+        terminal.say(json.dumps({"folder": str(folder), "benchmarks": report}, ensure_ascii=False, indent=1))
         return
     _show(target, folder, report)
 
@@ -146,13 +148,11 @@ def _open(target: str, options: dict[str, Any], stack: ExitStack) -> tuple[Write
 
 def _show(target: str, folder: Path, report: dict[str, Any]) -> None:
     """Print the scores, the paper's table where a column of it is there, and what to do next."""
-    from rich.console import Console
-
     from lite_huatuo.cli import scores
 
-    console = Console(width=140)
+    console = terminal.console(140)
     console.print(scores.table(target, report))
     notes = scores.notes(report)
     if any(summary["column"] for summary in report.values()):
         console.print(scores.paper_table(scores.beside(target, folder)))
-    click.echo("\n".join([*notes, f"every reply with its reading: {folder}"]))
+    terminal.say("\n".join([*notes, f"every reply with its reading: {folder}"]))

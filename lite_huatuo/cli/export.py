@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from lite_huatuo.cli import terminal
 from lite_huatuo.errors import ExportError
 
 FIGURES = (
@@ -97,7 +98,7 @@ def command(folder: Path, to: Path, repo: str | None, dry_run: bool, as_json: bo
         return
     below = gate.below_base(folder, stage)
     for line in below:
-        click.echo(f"warning: {line}", err=True)
+        terminal.say(f"warning: {line}", err=True)
     if repo is not None and below and not options["push_below_base"]:
         raise ExportError(f"--push {repo}: the student is below its base; give --push-below-base if you mean it")
     figures = export_steps.make(request, again=repo is not None)
@@ -109,7 +110,7 @@ def command(folder: Path, to: Path, repo: str | None, dry_run: bool, as_json: bo
             revision=options["branch"],
             tag=options["tag"],
         )
-    click.echo(json.dumps(figures) if as_json else text(to, figures))
+    terminal.say(json.dumps(figures) if as_json else text(to, figures))
 
 
 def text(to: Path, figures: dict[str, Any]) -> str:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
-
 from lite_huatuo import jsonl
+from lite_huatuo.cli import terminal
 from lite_huatuo.errors import ExportError, LiteHuatuoError
 from lite_huatuo.export import (
     adapter_folder,
@@ -87,10 +86,10 @@ def show_plan(request: Request, *, public: bool) -> None:
     else:
         sizes = plan.file_sizes(merge.prepare(request.adapter, request.to, **request.merging()).planned)
     for name, size in sizes.items():
-        click.echo(f"{readable(size):>10}  {name}")
-    click.echo(f"{readable(sum(sizes.values())):>10}  in all, beside configuration, tokenizer and card")
+        terminal.say(f"{readable(size):>10}  {name}")
+    terminal.say(f"{readable(sum(sizes.values())):>10}  in all, beside configuration, tokenizer and card")
     if request.repo:
-        click.echo(f"to {request.repo} on the Hub, {'public' if public else 'private'}, in one commit")
+        terminal.say(f"to {request.repo} on the Hub, {'public' if public else 'private'}, in one commit")
 
 
 def make(request: Request, *, again: bool) -> dict[str, Any]:
@@ -157,7 +156,7 @@ def gguf_name(request: Request) -> str | None:
 
 def say(text: str) -> None:
     """Tell a step on stderr."""
-    click.echo(text, err=True)
+    terminal.say(text, err=True)
 
 
 def readable(size: int) -> str:

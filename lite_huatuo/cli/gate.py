@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
+from lite_huatuo.cli import terminal
 
 
 def below_base(run: Path, stage: str) -> list[str]:
@@ -26,4 +26,4 @@ def evaluate(run: Path, stages: tuple[str, ...]) -> None:
         evaluation.command.main([f"{run}/{stage}"], standalone_mode=False)
     for stage in stages:
         for line in below_base(run, stage):
-            click.echo(f"warning: {line}", err=True)
+            terminal.say(f"warning: {line}", err=True)

@@ -8,6 +8,7 @@ import sys
 import click
 
 from lite_huatuo import __version__
+from lite_huatuo.cli import terminal
 from lite_huatuo.errors import LiteHuatuoError
 
 # name -> (module under lite_huatuo.cli, summary in the group's help), in the order of the pipeline
@@ -62,12 +63,13 @@ def main() -> None:
         code = cli(standalone_mode=False)
     except LiteHuatuoError as error:
         for line in str(error).split("\n"):
-            click.echo(f"error: {line}", err=True)
+            terminal.say(f"error: {line}", err=True)
         sys.exit(1)
     except click.ClickException as error:
+        error.message = terminal.harmless(error.message)
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        terminal.say("interrupted", err=True)
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lite_huatuo.cli import terminal
 from lite_huatuo.cli.recipes import OVERRIDES
 
 if TYPE_CHECKING:
@@ -83,10 +84,10 @@ def command(
         "notes": [*plan.notes, *([known] if known else [])],
     }
     if as_json:
-        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        terminal.say(json.dumps(told, indent=2, ensure_ascii=False))
         return
-    click.echo("\n".join(_head(told, plan, card) + _table(plan) + [""] + _verdict(told, plan, card)))
-    click.echo("\n".join(_rest(told, work, plan_work.disk(recipe, plan), bills, speed)))
+    terminal.say("\n".join(_head(told, plan, card) + _table(plan) + [""] + _verdict(told, plan, card)))
+    terminal.say("\n".join(_rest(told, work, plan_work.disk(recipe, plan), bills, speed)))
 
 
 def _card(gpu: str | None) -> Card | None:

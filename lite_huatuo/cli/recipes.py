@@ -9,6 +9,7 @@ import click
 
 from lite_huatuo import jsonl
 from lite_huatuo import recipe as recipes
+from lite_huatuo.cli import terminal
 from lite_huatuo.errors import RecipeError
 
 OVERRIDES = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value; repeatable.")
@@ -35,11 +36,11 @@ def list_(as_json: bool) -> None:
     """
     purposes = {name: purpose(recipes.text(name)[1]) for name in recipes.names()}
     if as_json:
-        click.echo(json.dumps(purposes, indent=2, ensure_ascii=False))
+        terminal.say(json.dumps(purposes, indent=2, ensure_ascii=False))
         return
     width = max(len(name) for name in purposes)
     for name, what in purposes.items():
-        click.echo(f"{name:<{width}}  {what}")
+        terminal.say(f"{name:<{width}}  {what}")
 
 
 @command.command()
@@ -59,10 +60,10 @@ def show(name: str, resolved: bool, overrides: tuple[str, ...]) -> None:
         import yaml
 
         tree = recipes.load(name, overrides).model_dump()
-        click.echo(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), nl=False)
+        terminal.say(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), nl=False)
     else:
         text = recipes.text(name)[1]
-        click.echo(text, nl=not text.endswith("\n"))
+        terminal.say(text, nl=not text.endswith("\n"))
 
 
 @command.command()
@@ -76,7 +77,7 @@ def check(name: str, overrides: tuple[str, ...]) -> None:
     lite-huatuo recipes check qwen7b --set data.sft=my_sft.jsonl
     """
     recipes.load(name, overrides)
-    click.echo("ok")
+    terminal.say("ok")
 
 
 @command.command()
@@ -100,7 +101,7 @@ def copy(name: str, to: Path, force: bool) -> None:
         jsonl.write_text(path, text)
     except OSError as error:
         raise RecipeError(f"{path}: cannot be written ({error.strerror}); give a place you may write to") from None
-    click.echo(
+    terminal.say(
         f"wrote {path}; change it (and its `name`: runs go to runs/<name>), then:\n"
         f"  lite-huatuo recipes check {path}\n  lite-huatuo train --recipe {path}"
     )

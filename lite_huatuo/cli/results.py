@@ -72,6 +72,5 @@ def sample(run: RunDir) -> str:
     if not rows:
         return ""
     best = max(rows, key=lambda row: (row["score"] or 0.0, row["well_formed"]))
-    reply = "".join(c for c in best["reply"] if c.isprintable() or c == "\n")  # nothing that steers a terminal
     score = "not judged" if best["score"] is None else f"score {best['score']}"
-    return f"Question: {best['question']}\n\n{reply}\n\n({score}; ground truth: {best['ground_truth']})"
+    return f"Question: {best['question']}\n\n{best['reply']}\n\n({score}; ground truth: {best['ground_truth']})"

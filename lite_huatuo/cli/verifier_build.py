@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lite_huatuo.cli import terminal
 from lite_huatuo.errors import RecordError
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ def build(source: str, to: Path, judge: str, max_failures: float, overwrite: boo
     told_too = {"problems_from": source, "sampled": options["sampled"], "runs": [str(path) for path in options["runs"]]}
     manifest = building.write(to, built, skipped={k: n for k, n in skipped.items() if n}, **told_too)
     for name, counts in manifest["splits"].items():
-        click.echo(f"{counts['pairs']:>8,}  {to / name}.jsonl ({counts['right']:,} right)")
-    click.echo(json.dumps({"replies": told, "skipped": manifest["skipped"]}, ensure_ascii=False))
+        terminal.say(f"{counts['pairs']:>8,}  {to / name}.jsonl ({counts['right']:,} right)")
+    terminal.say(json.dumps({"replies": told, "skipped": manifest["skipped"]}, ensure_ascii=False))
 
 
 def _judge(judge: str, options: dict[str, Any], stack: ExitStack) -> Verifier:

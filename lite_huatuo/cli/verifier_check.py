@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lite_huatuo.cli import terminal
 from lite_huatuo.errors import BackendError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def check(
 
         rows = [{"source": name, **row} for name, one in found[1].items() for row in acceptance.verdict_rows(one)]
         jsonl.write(verdicts, rows)
-    click.echo(json.dumps(report, ensure_ascii=False, indent=1) if as_json else text(report))
+    terminal.say(json.dumps(report, ensure_ascii=False, indent=1) if as_json else text(report))
     bar = accept_at if accept_at is not None else section["accept_at"] if recipe is not None else None
     for name, numbers in report["sources"].items():
         reason = bar is not None and acceptance.refusal(

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from lite_huatuo.cli import terminal
 from lite_huatuo.errors import RecordError
 
 FILE = click.Path(path_type=Path)
@@ -77,4 +78,4 @@ def train(
     verifier.save(to)
     page = card.render(str(to), chosen.base.model, {**told, "seed": seed}, counts, reports)
     (to / "README.md").write_text(page, encoding="utf-8")
-    click.echo(page)
+    terminal.say(page)
