@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from lite_huatuo.cli import terminal
 
 if TYPE_CHECKING:
     from lite_huatuo.recipe import Recipe
+    from lite_huatuo.run_dir import RunDir
 
 
 @click.command("train")
@@ -57,14 +60,21 @@ def command(
 
         show(recipe, path)
         return
-    quiet_libraries()
-    use_threads(threads)
     if evaluate and not recipe.eval.benchmarks:
         raise click.UsageError(
             "--evaluate: the recipe's eval.benchmarks is empty; `lite-huatuo eval --list` names some"
         )
-    _run(recipe, path, stage, resume=resume, overwrite=overwrite, accept_verifier=accept_verifier)
-    if evaluate:
+    from lite_huatuo.planning import launch
+
+    if launch.needed(recipe, os.environ):
+        launch.check(recipe, recipe.launch.processes)
+        click.get_current_context().exit(launch.start(recipe.launch.processes, sys.argv[1:]))
+    quiet_libraries()
+    use_threads(threads)
+    run = _run(recipe, path, stage, resume=resume, overwrite=overwrite, accept_verifier=accept_verifier)
+    if run.writes:
+        show_results(run)
+    if evaluate and run.writes:
         from lite_huatuo.cli import gate
 
         gate.evaluate(path, (stage,) if stage else ("sft", "ppo"))
@@ -72,31 +82,54 @@ def command(
 
 def _run(
     recipe: Recipe, path: Path, stage: str | None, *, resume: bool, overwrite: bool, accept_verifier: bool
-) -> None:
-    """Check everything that can be checked first, then open the run folder and train."""
-    from lite_huatuo.cli import results
-    from lite_huatuo.cli.display import Display
-    from lite_huatuo.run_dir import RunDir
-    from lite_huatuo.training import heldout, preflight
+) -> RunDir:
+    """Check everything that can be checked first, then open the run folder and train; return the folder.
 
-    preflight.check(recipe)
-    if resume or (stage == "ppo" and path.exists() and not overwrite):
-        run = RunDir.resume(path, recipe.model_dump())
-    else:
-        run = RunDir.create(path, recipe.model_dump(), overwrite=overwrite)
+    Of several processes the main one checks, opens and shows.
+    """
+    from lite_huatuo import processes
+    from lite_huatuo.cli.display import Display
+    from lite_huatuo.planning import launch
+    from lite_huatuo.run_dir import RunDir
+    from lite_huatuo.training import preflight
+    from lite_huatuo.training.progress import Quiet
+
+    together = processes.join()
+
+    def open_run() -> None:
+        launch.check(recipe, together.count)
+        preflight.check(recipe)
+        if resume or (stage == "ppo" and path.exists() and not overwrite):
+            RunDir.resume(path, recipe.model_dump())
+        else:
+            RunDir.create(path, recipe.model_dump(), overwrite=overwrite)
+
+    together.once(open_run)
+    run = RunDir(path, writes=together.main)
     try:
-        with Display() as display:
+        with Display() if together.main else nullcontext(Quiet()) as display:
             if stage != "ppo":
                 from lite_huatuo.training import sft
 
-                sft.train(recipe, run, display)
+                sft.train(recipe, run, display, processes=together)
             if stage != "sft":
                 from lite_huatuo.training import ppo
 
-                ppo.train(recipe, run, display, accept_verifier=accept_verifier)
+                ppo.train(recipe, run, display, accept_verifier=accept_verifier, processes=together)
     except KeyboardInterrupt:
-        terminal.say(f"interrupted; go on with: lite-huatuo train --recipe {recipe.name} --run {path} --resume", err=True)
+        if together.main:
+            terminal.say(
+                f"interrupted; go on with: lite-huatuo train --recipe {recipe.name} --run {path} --resume", err=True
+            )
         raise
+    return run
+
+
+def show_results(run: RunDir) -> None:
+    """Print what came of a run: the table, curves, a sample reply, and where everything is."""
+    from lite_huatuo.cli import results
+    from lite_huatuo.training import heldout
+
     terminal.console(120).print(results.table(heldout.read_report(run.path / "eval")))
     terminal.say("\n".join(["", *results.curves(run), "", results.sample(run), ""]))
     terminal.say(f"run folder: {run.path} (every reply with its verdict: {run.path / 'eval'})")
@@ -104,13 +137,14 @@ def _run(
 
 
 def use_threads(threads: int | None) -> None:
-    """Set how many threads torch computes with; None: all cores but one.
+    """Set how many threads torch computes with; None: all cores but one, shared with the other processes here.
 
     One core stays free: OpenMP's barriers make all threads wait for one that shares its core with other work.
     """
     import torch
 
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 2) - 1))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(threads or max(1, ((os.cpu_count() or 2) - 1) // here))
 
 
 def quiet_libraries() -> None:
@@ -118,6 +152,7 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # trl tells its makers of each trainer
     import logging
     import warnings
 
