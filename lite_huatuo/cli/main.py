@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("train", "Train a student: SFT, then PPO."),
     "eval": ("eval", "Score a student on exam benchmarks."),
     "compare": ("compare", "Tell whether one student is better than another."),
+    "report": ("report", "Write one HTML page about a run: scores, curves, replies, costs."),
     "chat": ("chat", "Talk to a trained student."),
     "export": ("export", "Merge a run's adapter into a model anyone can load."),
 }
