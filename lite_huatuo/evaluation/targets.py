@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 MOST_TOKENS = 1300  # of a reply where no recipe says; the published code's
 STEP = "eval"
-GROUPS = 4  # times the batch: replies that are written before they are kept, so that a long one delays few
 
 
 @dataclass(frozen=True)
@@ -82,31 +81,45 @@ class LocalWriter:
         self.batch_size, self.max_tokens = batch_size, max_tokens
 
     def write(self, asks: Sequence[Ask], sampling: Sampling, keep: Keep) -> None:
-        """Write in groups of a few batches, of like length together; what a group drew depends on nothing before it."""
-        import torch
+        """Write them all. A reply is kept when it ends, and drawn with random numbers of its own.
 
-        from lite_huatuo.training.rollout import generate
-
+        A base that does not pack writes batch by batch, of like length together: replies are kept when their batch
+        ends, and drawn with the batch's random numbers.
+        """
         queries = {ask: self.shared.tokenizer.query(ask.prompt) for ask in asks}
         room = getattr(self.shared.causal.config.get_text_config(), "max_position_embeddings", None)
         fits = [ask for ask in asks if room is None or len(queries[ask]) + sampling.max_tokens <= room]
         keep([(ask, _too_long(len(queries[ask]), sampling, room)) for ask in asks if ask not in set(fits)])
         order = sorted(fits, key=lambda ask: (len(queries[ask]), ask.id, ask.run))
-        step = GROUPS * self.batch_size
+        step = max(1, len(order)) if self.shared.packs else self.batch_size
         for start in range(0, len(order), step):
             group = order[start : start + step]
-            torch.manual_seed(_seed(sampling.seed, [(ask.id, ask.run) for ask in group]))
-            with self.shared.using(self.adapter):
-                episodes = generate(
-                    self.shared,
-                    [VerifiableProblem(ask.id, ask.prompt, "") for ask in group],
-                    [queries[ask] for ask in group],
-                    temperature=sampling.temperature or None,
-                    top_p=sampling.top_p,
-                    max_reply_length=sampling.max_tokens,
-                    batch_size=self.batch_size,
-                )
-            keep([(ask, Written(e.text, len(e.reply), e.stopped)) for ask, e in zip(group, episodes, strict=True)])
+            self._write(group, [queries[ask] for ask in group], sampling, keep)
+
+    def _write(self, asks: Sequence[Ask], queries: Sequence[list[int]], sampling: Sampling, keep: Keep) -> None:
+        import torch
+
+        from lite_huatuo.training.decoding import sampler
+        from lite_huatuo.training.rollout import Episode, generate
+
+        def ended(place: int, episode: Episode) -> None:
+            keep([(asks[place], Written(episode.text, len(episode.reply), episode.stopped))])
+
+        temperature = sampling.temperature or None
+        seeds = [_seed(sampling.seed, [(ask.id, ask.run)]) for ask in asks]
+        torch.manual_seed(_seed(sampling.seed, [(ask.id, ask.run) for ask in asks]))
+        with self.shared.using(self.adapter):
+            generate(
+                self.shared,
+                [VerifiableProblem(ask.id, ask.prompt, "") for ask in asks],
+                queries,
+                temperature=temperature,
+                top_p=sampling.top_p,
+                max_reply_length=sampling.max_tokens,
+                batch_size=self.batch_size,
+                choose=sampler(temperature, sampling.top_p, seeds=seeds) if self.shared.packs else None,
+                on_episode=ended,
+            )
 
 
 class EndpointWriter:

@@ -87,12 +87,12 @@ def test_a_finished_row_costs_nothing_more(shared: SharedBase) -> None:
 
 
 def test_the_limit_cuts_and_every_reply_is_told(shared: SharedBase) -> None:
-    told: list[int] = []
+    told: dict[int, Reply] = {}
     torch.manual_seed(0)
-    replies = write(shared, QUERIES, stop_after([99] * 11, shared), max_reply_length=5, on_reply=told.append)
+    replies = write(shared, QUERIES, stop_after([99] * 11, shared), max_reply_length=5, on_reply=told.__setitem__)
     assert [len(reply.tokens) for reply in replies] == [5] * 11
     assert not any(reply.stopped for reply in replies)
-    assert sum(told) == 11
+    assert [told[row] for row in range(11)] == replies
     assert write(shared, [], sampler(None)) == []
 
 
@@ -130,7 +130,7 @@ def expected(shared: SharedBase, query: list[int], temperature: float) -> dict[t
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-@pytest.mark.parametrize("who", ["ours", "generate"])
+@pytest.mark.parametrize("who", ["ours", "seeded", "generate"])
 def test_replies_are_drawn_from_the_actors_distribution(
     shared: SharedBase, few: None, temperature: float, who: str
 ) -> None:
@@ -142,6 +142,8 @@ def test_replies_are_drawn_from_the_actors_distribution(
     limits = {"max_reply_length": 2, "temperature": temperature, "batch_size": 250}
     if who == "ours":
         replies = write(shared, queries, sampler(temperature), **limits)
+    elif who == "seeded":
+        replies = write(shared, queries, sampler(temperature, seeds=range(COUNT)), **limits)
     else:
         with shared.using("actor"):
             replies = decoding_padded.decode(shared, queries, **limits)
