@@ -6,9 +6,10 @@ comment admits a departure.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lite_huatuo import schema
 from lite_huatuo.processes import Processes
@@ -204,6 +205,13 @@ class PPO(Section):
     select_best: bool = True  # final adapters are those of the best evaluation
     seed: int = 42
 
+    @field_validator("start_from")
+    @classmethod
+    def _inside_the_run(cls, value: str) -> str:
+        if not re.fullmatch(r"final|early/step-\d{6,}", value):
+            raise ValueError(f"ppo.start_from: {value[:90]!r} is neither final nor one such as early/step-000010")
+        return value
+
 
 class Eval(Section):
     """Evaluation on the held-out problems, before and after each stage, greedy; and what `eval` does by default."""
@@ -266,6 +274,15 @@ class Recipe(Section):
         if self.launch.strategy == "fsdp2" and processes.count > 1:
             return {"sharded": processes}
         return {"device_map": self.device_map()}
+
+    @field_validator("name")
+    @classmethod
+    def _a_file_name(cls, value: str) -> str:
+        if not re.fullmatch(r"\w[\w. -]{0,79}", value):
+            raise ValueError(
+                f"name: {value[:90]!r}: folders and files are called by it; use letters, digits, space, . _ and -"
+            )
+        return value
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Recipe:

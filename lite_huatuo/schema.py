@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import reprlib
 import types
 import typing
 from importlib import resources
@@ -15,6 +16,24 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lite_huatuo.errors import RecipeError
+
+MOST_CHARACTERS, MOST_VALUES, DEPTH, MOST_LINES = 200_000, 20_000, 50, 40  # of a text, its values, an error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Makes text, numbers, booleans, null, lists and mappings; nothing else, whatever a text's tags say."""
+
+
+_PLAIN = ("str", "int", "float", "bool", "null", "seq", "map")
+_PlainLoader.yaml_constructors = {
+    tag: made
+    for tag, made in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.removeprefix("tag:yaml.org,2002:") in _PLAIN
+}
+_PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 class Section(BaseModel):
@@ -41,11 +60,12 @@ def text(name_or_path: str, package: str, what: str) -> tuple[str, str]:
         shipped = resources.files(package) / f"{name_or_path}.yaml"
         return f"{package.rpartition('.')[2]}/{name_or_path}.yaml", shipped.read_text(encoding="utf-8")
     path = Path(name_or_path)
-    if path.is_file():
-        try:
-            return str(path), path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: cannot be read ({error})") from None
+    try:
+        if path.is_file():
+            with path.open(encoding="utf-8") as file:
+                return str(path), file.read(MOST_CHARACTERS + 1)
+    except (OSError, ValueError) as error:  # ValueError: bytes that are no UTF-8
+        raise RecipeError(f"{path}: cannot be read ({error})") from None
     near = difflib.get_close_matches(name_or_path, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}; or give the path of a YAML file"
     raise RecipeError(f"{name_or_path}: no such {what} or file; {hint}")
@@ -53,10 +73,7 @@ def text(name_or_path: str, package: str, what: str) -> tuple[str, str]:
 
 def read(source: str, where: str, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the tree of a YAML text with `key.path=value` overrides applied; it is not checked yet."""
-    try:
-        tree = yaml.safe_load(source)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    tree = parse(source, where)
     if not isinstance(tree, dict):
         raise RecipeError(f"{where}: expected a mapping of sections or keys, not {type(tree).__name__}")
     for override in overrides:
@@ -64,12 +81,60 @@ def read(source: str, where: str, overrides: tuple[str, ...] = ()) -> dict[str, 
     return tree
 
 
+def parse(source: str, where: str) -> Any:
+    """Return the plain values of a YAML text; RecipeError where it is none, too large, or says a key twice.
+
+    No tag makes an object, dates stay text, and aliases may not blow a small text up.
+    """
+    if len(source) > MOST_CHARACTERS:
+        raise RecipeError(f"{where}: longer than {MOST_CHARACTERS:,} characters; is it the right file?")
+    loader = _PlainLoader(source)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}, DEPTH) > MOST_VALUES:
+            raise RecipeError(
+                f"{where}: more than {MOST_VALUES:,} values with its aliases written out; is it a recipe?"
+            )
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise RecipeError(f"{where}: more than {DEPTH} values inside one another") from None
+    except (ValueError, KeyError) as error:  # a tag that says int, float or bool before what is none
+        raise RecipeError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    finally:
+        loader.dispose()
+
+
 def check(model: type[Model], tree: dict[str, Any], where: str) -> Model:
     """Return the typed tree, or raise one RecipeError that tells every problem with its dotted path."""
     try:
         return model.model_validate(_floats(tree, model))
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{where}: {_explain(problem, model)}" for problem in error.errors())) from None
+        lines = [f"{where}: {_explain(problem, model)}" for problem in error.errors()]
+        more = [f"{where}: and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
+        raise RecipeError("\n".join(lines[:MOST_LINES] + more)) from None
+
+
+def _size(node: yaml.Node, known: dict[int, int], depth: int) -> int:
+    """Return how many values a node stands for, aliases written out; refuse keys that stand twice."""
+    if depth == 0:  # too deep, or an alias inside what it names
+        raise RecursionError
+    if id(node) not in known:
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+                seen.add(key.value)
+            parts = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        known[id(node)] = 1 + sum(_size(part, known, depth - 1) for part in parts)
+    return known[id(node)]
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -82,10 +147,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
         tree = tree.setdefault(key, {})
         if not isinstance(tree, dict):
             raise RecipeError(f"--set {override}: {key} is not a section")
-    try:
-        tree[keys[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {override}: the value is not valid YAML") from None
+    tree[keys[-1]] = parse(value, f"--set {path}")
 
 
 def _floats(tree: Any, model: type[BaseModel]) -> Any:
@@ -138,7 +200,7 @@ def _explain(problem: Any, root: type[BaseModel]) -> str:
         return f"{path}: missing"
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
-    shown = "" if isinstance(problem["input"], dict) else f", not {problem['input']!r}"
+    shown = "" if isinstance(problem["input"], dict) else f", not {reprlib.repr(problem['input'])}"
     return f"{path}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}"
 
 

@@ -12,7 +12,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, field_validator
 
 from lite_huatuo import exam_rows, schema
@@ -144,10 +143,7 @@ def ask(benchmark: Benchmark, question: ExamQuestion) -> str:
 
 
 def _read(source: str, where: str) -> dict[str, Benchmark]:
-    try:
-        tree = yaml.safe_load(source)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    tree = schema.parse(source, where)
     if not isinstance(tree, dict) or not all(isinstance(each, dict) for each in tree.values()):
         raise RecipeError(f"{where}: expected a mapping of benchmarks by name")
     bad = [str(name) for name in tree if not re.fullmatch(r"[a-z0-9_]+", str(name))]

@@ -123,9 +123,17 @@ def _names(folder: Path) -> list[str]:
 
 def _index_names(path: Path) -> list[str]:
     try:
-        return sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
+        names = {_plain(name, path) for name in json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ExportError(f"{path}: damaged index ({type(error).__name__}: {error})") from None
+    return sorted(names)
+
+
+def _plain(name: object, where: Path | str) -> str:
+    """Return a shard's name; refuse one that leads out of its folder, where shards are read and deleted."""
+    if not isinstance(name, str) or not name.endswith(".safetensors") or name != Path(name).name:
+        raise ExportError(f"{where}: {str(name)[:80]!r} is no name of a safetensors file in its folder")
+    return name
 
 
 def _path(source: str, revision: str | None, name: str) -> Path:
@@ -148,7 +156,9 @@ def _remote(source: str, revision: str | None) -> tuple[str | None, dict[str, di
     except Exception as error:  # network, access, and forms that are no safetensors
         raise ExportError(f"{source}: its shards cannot be listed ({_first_line(error)})") from None
     return commit, {
-        shard: {name: _info(shard, name, info.shape, info.dtype) for name, info in stored.tensors.items()}
+        _plain(shard, source): {
+            name: _info(shard, name, info.shape, info.dtype) for name, info in stored.tensors.items()
+        }
         for shard, stored in sorted(found.files_metadata.items())
     }
 

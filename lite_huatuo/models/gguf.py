@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from lite_huatuo.errors import BackendError
 from lite_huatuo.models import gguf_header
@@ -43,6 +44,7 @@ def resolve(model: str, fallback: str | None = None) -> str:
             raise BackendError(f"base.model: {model}: no such file")
         return str(dequantised(path))
     if path.is_dir():
+        refuse_pickles(path)
         if not (path / "config.json").is_file():
             raise BackendError(f"base.model: {model}: no config.json in this folder; give a transformers model folder")
         return str(path)
@@ -51,6 +53,16 @@ def resolve(model: str, fallback: str | None = None) -> str:
             f"base.model: {model}: no such folder; give a folder, a .gguf file or a Hub id such as org/name"
         )
     return model
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Refuse a model folder whose only weights are pickled: reading them runs whatever code they hold."""
+    pickled = sorted(path.name for ending in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(ending))
+    if pickled and not any(folder.glob("*.safetensors")):
+        raise BackendError(
+            f"{folder}: its weights are pickled ({pickled[0]}), and reading them would run their code; take the "
+            "model's safetensors from the Hub, or convert them where nothing can be harmed"
+        )
 
 
 def dequantised(path: Path) -> Path:
@@ -81,9 +93,11 @@ def _convert(path: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     gguf_header.read(path)  # before a library believes it
+    loaded: Any
+    tokenizer: Any
     try:
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             path.parent,
             gguf_file=path.name,
             dtype=torch.float16,
@@ -95,6 +109,7 @@ def _convert(path: Path, folder: Path) -> None:
         raise BackendError(
             f"{path}: transformers cannot read this GGUF file ({type(error).__name__}: {error})"
         ) from None
+    model, found = loaded
     if missing := sorted(found["missing_keys"]):  # transformers would fill them with random numbers
         raise BackendError(f"{path}: has no tensor for {', '.join(missing[:3])}; fetch the whole file again")
     # transformers takes the begin token for the end token when it converts some GGUF tokenizers; the file knows better.
@@ -108,6 +123,8 @@ def _convert(path: Path, folder: Path) -> None:
 def _packaged(model: str) -> Path | None:
     """Return the file inside an installed package, or None where the package is not installed."""
     package, _, name = model[len(PACKAGE) :].partition("/")
+    if not package.isidentifier() or ".." in Path(name).parts:  # a dotted name would import the package before the dot
+        raise BackendError(f"base.model: {model}: write it package:<python package>/<file>.gguf")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return None

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lite_huatuo.errors import BackendError, CheckpointError
-from lite_huatuo.models import backends
+from lite_huatuo.models import adapter_config, backends
 from lite_huatuo.models.backends import REENTRANT, LoadedBase
 from lite_huatuo.models.slots import Slots
 from lite_huatuo.processes import Processes
@@ -89,6 +90,7 @@ class SharedBase:
         except ValueError as error:
             raise BackendError(f"adapter.targets: {targets}: {error}") from None
         for name, folder in (frozen or {}).items():
+            adapter_config.check(folder, loaded.folder)
             model.load_adapter(folder, adapter_name=name, is_trainable=False)
         return cls(model, loaded, (adapter,))
 
@@ -97,16 +99,24 @@ class SharedBase:
         """Attach saved adapters: {name: folder}; the same folder may serve several names."""
         model = None
         for name, folder in folders.items():
-            if not (folder / "adapter_model.safetensors").is_file():
-                raise CheckpointError(f"{folder}: no adapter here (adapter_model.safetensors is missing)")
-            if model is None:
-                model = PeftModel.from_pretrained(
-                    loaded.model, folder, adapter_name=name, is_trainable=name in trainable
-                )
-            else:
-                model.load_adapter(folder, adapter_name=name, is_trainable=name in trainable)
+            adapter_config.check(folder, loaded.folder)
+            try:
+                if model is None:
+                    model = PeftModel.from_pretrained(
+                        loaded.model, folder, adapter_name=name, is_trainable=name in trainable
+                    )
+                else:
+                    model.load_adapter(folder, adapter_name=name, is_trainable=name in trainable)
+            except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
+                reason = " ".join(str(error).split())[:300]
+                raise CheckpointError(
+                    f"{folder}: this adapter does not fit the base {loaded.folder}: {reason}"
+                ) from None
         assert model is not None, "at least one adapter"
-        return cls(model, loaded, trainable)
+        made = cls(model, loaded, trainable)
+        for name, folder in folders.items():
+            made._check_whole(name, folder)
+        return made
 
     @contextlib.contextmanager
     def using(self, name: str, *, learn: bool = False) -> Iterator[None]:
@@ -254,6 +264,16 @@ class SharedBase:
         with torch.no_grad():
             for key, parameter in wanted.items():
                 parameter.copy_(state[key])
+
+    def _check_whole(self, name: str, folder: Path) -> None:
+        """Refuse an adapter with other tensors than the base has places for: peft would leave them out, or at zero."""
+        with safe_open(folder / adapter_config.WEIGHTS, "pt") as file:
+            stored = set(file.keys())
+        wanted = {_saved_name(key, name) for key in self._parameters[name]}
+        if stored != wanted:
+            odd = sorted(stored ^ wanted)[0]
+            what = "has no place here" if odd in stored else "is missing from it"
+            raise CheckpointError(f"{folder}: this adapter was made for another base: {odd} {what}")
 
     def _switch(self, name: str) -> None:
         assert name == BASE or name in self.peft.peft_config, f"no adapter {name}"
