@@ -67,7 +67,7 @@ def main() -> None:
             terminal.say(f"error: {line}", err=True)
         sys.exit(1)
     except click.ClickException as error:
-        error.message = terminal.harmless(error.message)
+        vars(error)["message"] = terminal.harmless(error.message)
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
