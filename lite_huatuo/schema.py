@@ -88,8 +88,8 @@ def parse(source: str, where: str) -> Any:
     """
     if len(source) > MOST_CHARACTERS:
         raise RecipeError(f"{where}: longer than {MOST_CHARACTERS:,} characters; is it the right file?")
-    loader = _PlainLoader(source)
     try:
+        loader = _PlainLoader(source)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -104,8 +104,6 @@ def parse(source: str, where: str) -> Any:
         raise RecipeError(f"{where}: more than {DEPTH} values inside one another") from None
     except (ValueError, KeyError) as error:  # a tag that says int, float or bool before what is none
         raise RecipeError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
-    finally:
-        loader.dispose()
 
 
 def check(model: type[Model], tree: dict[str, Any], where: str) -> Model:

@@ -149,7 +149,7 @@ def _records(row: dict[str, Any], where: str) -> None:
         if refusal is not None:
             assert refusal.startswith(where), refusal
         else:
-            again = json.loads(jsonl.dumps(records.to_row(record)))
+            again = json.loads(jsonl.dumps(records.to_row(record)).encode())
             assert read(again, where) == record, (record, read(again, where))
 
 
