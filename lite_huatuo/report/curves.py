@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -164,7 +165,7 @@ def _spec(panel: Panel, curves: Mapping[str, Sequence[Point]], counter: str, war
             {"data": {"values": [{"x": at} for at in warned]}, "mark": {"type": "rule", "style": "warned"},
              "encoding": {"x": x}}
         ] if warned else []  # fmt: skip
-    return {"data": {"values": values}, "layer": [*layers, _hover(curves, counter, x)]}
+    return {"data": {"values": values}, "layer": [*layers, *_hover(curves, counter, x, bars=bars)]}
 
 
 def _datum(label: str, point: Point, *, dots: bool) -> Spec:
@@ -198,25 +199,47 @@ def _lines(values: Sequence[Spec], x: Spec, y: Spec, color: Spec) -> list[Spec]:
     return layers
 
 
-def _hover(curves: Mapping[str, Sequence[Point]], counter: str, x: Spec) -> Spec:
-    """Return the layer that shows every curve's value at the place next to the pointer, as text made here."""
+def _hover(curves: Mapping[str, Sequence[Point]], counter: str, x: Spec, *, bars: bool) -> list[Spec]:
+    """Return the layers that show every curve's value at the place of the pointer, as text made here: a column for
+    each place, which sees the pointer, and a rule in the one it is in."""
     places: dict[float, Spec] = {}
     for label, made in curves.items():
         for point in made:
-            place = places.setdefault(point.x, {"x": point.x, "at": point.where})
-            place[label] = number(point.value, 4)
-    empty = dict.fromkeys(curves, NOTHING)
-    chosen = {"type": "point", "fields": ["x"], "nearest": True, "on": "pointermove,pointerdown", "clear": "pointerout"}
-    return {
-        "data": {"values": [{**empty, **places[at]} for at in sorted(places)]},
-        "params": [{"name": "hover", "select": chosen}],
-        "mark": {"type": "rule", "style": "hover"},
+            places.setdefault(point.x, {"x": point.x, "at": point.where})[label] = number(point.value, 4)
+    empty, order = dict.fromkeys(curves, NOTHING), sorted(places)
+    values = [{**empty, **places[at], **edges} for at, edges in zip(order, _columns(order), strict=True)]
+    x1, x2 = ({"field": edge, "type": "quantitative"} for edge in ("from", "to"))
+    chosen = {"param": "hover", "empty": False}
+    column = {
+        "data": {"values": values},
+        "params": [
+            {
+                "name": "hover",
+                "select": {"type": "point", "fields": ["x"], "on": "pointermove", "clear": "pointerout"},
+            }
+        ],
+        "mark": {"type": "rect", "style": "hover"},
         "encoding": {
-            "x": x,
-            "opacity": {"condition": {"param": "hover", "empty": False, "value": 1}, "value": 0},
+            **({"x": x} if bars else {"x": {**x, **x1}, "x2": x2}),
+            "opacity": {"condition": {**chosen, "value": 0.12}, "value": 0} if bars else {"value": 0},
             "tooltip": [
                 {"field": "at", "type": "nominal", "title": counter},
                 *({"field": label, "type": "nominal", "title": label} for label in curves),
             ],
         },
     }
+    rule = {
+        "data": {"values": values},
+        "transform": [{"filter": chosen}],
+        "mark": {"type": "rule", "style": "hover", "tooltip": None},
+        "encoding": {"x": x},
+    }
+    return [column] if bars else [rule, column]
+
+
+def _columns(order: Sequence[float]) -> list[dict[str, float]]:
+    """Return the edges of each place's column: half-way to its neighbours; one that has none is 1 wide."""
+    if len(order) == 1:
+        return [{"from": order[0] - 0.5, "to": order[0] + 0.5}]
+    middles = [(before + after) / 2 for before, after in itertools.pairwise(order)]
+    return [{"from": low, "to": high} for low, high in itertools.pairwise([order[0], *middles, order[-1]])]

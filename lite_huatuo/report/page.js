@@ -10,6 +10,7 @@
     const of = (name) => style.getPropertyValue(name).trim();
     const text = { labelColor: of("--quiet"), titleColor: of("--quiet"), labelFontSize: 11, titleFontSize: 11 };
     return {
+      aria: false, // the figure's own label says it
       background: null,
       font: getComputedStyle(document.body).fontFamily,
       padding: { left: 0, right: 6, top: 2, bottom: 0 },
@@ -18,7 +19,7 @@
       legend: { ...text, labelColor: of("--text"), symbolType: "stroke", symbolStrokeWidth: 3, symbolOpacity: 1, columnPadding: 12 },
       range: { category: ["--c1", "--c2", "--c3", "--c4"].map(of) },
       style: {
-        hover: { color: of("--quiet"), strokeWidth: 1 },
+        hover: { color: of("--quiet") },
         warned: { color: of("--warn"), strokeWidth: 1, strokeDash: [4, 4] },
         band: { opacity: 0.18 },
       },
@@ -36,6 +37,21 @@
         vegaEmbed($(id), { width: "container", height: "container", autosize: { type: "fit", contains: "padding" }, ...spec }, options)));
     root.dataset.drawn = "yes";
   }
+
+  // A finger has no pointer that stays: where it touches a curve the values stay until it touches elsewhere.
+  const pointer = (type, from) =>
+    new PointerEvent(type, { bubbles: true, pointerType: "mouse", clientX: from.clientX, clientY: from.clientY });
+  let touched = null;
+  document.addEventListener("pointerdown", (event) => {
+    touched?.target.dispatchEvent(pointer("pointerout", touched));
+    touched = null;
+    if (event.pointerType !== "touch" || !event.target.closest(".chart")) return;
+    touched = event;
+    event.target.dispatchEvent(pointer("pointermove", event));
+  });
+  document.addEventListener("pointerout", (event) => {
+    if (event.pointerType === "touch" && event.target.closest?.(".chart")) event.stopPropagation();
+  }, true);
 
   // Light and dark: as the system says, until the button says otherwise.
   const themes = { system: "as the system", light: "light", dark: "dark" };
