@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -186,5 +187,5 @@ def _by_kind(chosen: Sequence[Candidate]) -> dict[str, int]:
 
 def _source_hash(source: str) -> str | None:
     """Return the hash of a source that is a file, None for the Hub's and shipped ones."""
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     return sha256(path) if path.is_file() else None

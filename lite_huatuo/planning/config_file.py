@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def find(
     """
     if file is not None:
         return _read(file), str(file)
-    if (folder := Path(model).expanduser()).is_dir():
+    if (folder := Path(os.path.expanduser(model))).is_dir():
         return _read(folder / NAME), str(folder / NAME)
     hub_id = fallback if fallback is not None and model.endswith(".gguf") else model
     if hub_id.endswith(".gguf") or hub_id.startswith((".", "/", "~")) or hub_id.count("/") != 1:

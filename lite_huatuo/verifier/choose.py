@@ -52,7 +52,7 @@ def make(section: Mapping[str, Any] | str, *, shared: Any = None, processes: Pro
         raise BackendError("verifier.kind: adapter judges on the student's own base, and none is loaded here")
     from lite_huatuo.verifier.adapter import AdapterVerifier
 
-    folder = Path(values["adapter"]).expanduser()
+    folder = Path(os.path.expanduser(values["adapter"]))
     return AdapterVerifier.load(shared, ADAPTER, folder, threshold=values["threshold"])
 
 
@@ -71,7 +71,7 @@ def check(section: Mapping[str, Any] | str) -> None:
         check_template(values["template"])
         _check_folder("model", values["model"], "config.json")
     elif kind == "adapter":
-        folder = Path(values["adapter"]).expanduser()
+        folder = Path(os.path.expanduser(values["adapter"]))
         if not (folder / "adapter_config.json").is_file():
             raise BackendError(f"verifier.adapter: {folder}: no adapter here; `lite-huatuo verifier train` writes one")
     for member in values.get("members", ()):
@@ -81,7 +81,7 @@ def check(section: Mapping[str, Any] | str) -> None:
 def adapter_folder(section: Mapping[str, Any]) -> Path | None:
     """Return the folder of the adapter that a section or one of its members judges with, None where there is none."""
     if section["kind"] == "adapter":
-        return Path(section["adapter"]).expanduser()
+        return Path(os.path.expanduser(section["adapter"]))
     return _only({folder for member in section.get("members") or () if (folder := adapter_folder(member)) is not None})
 
 
@@ -103,5 +103,5 @@ def _values(section: Mapping[str, Any] | str) -> Mapping[str, Any]:
 
 def _check_folder(key: str, name: str, file: str) -> None:
     """Raise where a name that is written as a path (/…, ./…, ~…) is no folder with the file; Hub ids pass."""
-    if name.startswith((os.sep, ".", "~")) and not (Path(name).expanduser() / file).is_file():
+    if name.startswith((os.sep, ".", "~")) and not (Path(os.path.expanduser(name)) / file).is_file():
         raise BackendError(f"verifier.{key}: {name}: no model here ({file} is missing)")
