@@ -7,7 +7,8 @@ the run folder and speaks to endpoints. `ALONE` is one process without a launche
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -71,6 +72,21 @@ class Processes:
         from torch import distributed
 
         return Processes(self.rank, self.count, distributed.new_group(backend="gloo"))
+
+    @contextmanager
+    def held_together(self) -> Iterator[None]:
+        """Say in a line, not in a page, when a process that this one waits for has ended. BackendError."""
+        try:
+            yield
+        except RuntimeError as error:
+            from torch import distributed
+
+            if self.count == 1 or not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
+                raise
+            raise BackendError(
+                f"process {self.rank} of {self.count}: another process has ended; see what it said. What was saved is "
+                "whole: go on with --resume"
+            ) from None
 
     def wait(self) -> None:
         """Return when all processes have come here: before one reads what another wrote."""

@@ -297,6 +297,10 @@ class Recipe(Section):
                 f"ppo.minibatches: {self.ppo.minibatches} does not divide ppo.rollout.episodes "
                 f"{self.ppo.rollout.episodes}"
             )
+        if self.sft.batch_size % self.sft.microbatch_size:
+            raise ValueError(
+                f"sft.microbatch_size: {self.sft.microbatch_size} does not divide sft.batch_size {self.sft.batch_size}"
+            )
         if self.sft.save_every % self.sft.log_every:
             raise ValueError(
                 f"sft.save_every: {self.sft.save_every} must be a multiple of sft.log_every "

@@ -1,4 +1,4 @@
-"""`lite-huatuo recipes`: list, show, check and copy recipes."""
+"""`lite-huatuo recipes`: list, show, check and copy recipes, and what accelerate needs to know of one."""
 
 from __future__ import annotations
 
@@ -105,6 +105,34 @@ def copy(name: str, to: Path, force: bool) -> None:
         f"wrote {path}; change it (and its `name`: runs go to runs/<name>), then:\n"
         f"  lite-huatuo recipes check {path}\n  lite-huatuo train --recipe {path}"
     )
+
+
+@command.command()
+@click.argument("name", metavar="NAME|FILE")
+@click.option("--machines", type=click.IntRange(1), default=1, show_default=True, help="Machines that train together.")
+@click.option("--processes", type=click.IntRange(1), help="Processes in all  [default: launch.processes × machines]")
+@click.option("--address", help="Name or IP of the first machine, where there are several.")
+@OVERRIDES
+def accelerate(
+    name: str, machines: int, processes: int | None, address: str | None, overrides: tuple[str, ...]
+) -> None:
+    """Print the configuration of `accelerate launch` for a recipe.
+
+    On one machine `train` starts its processes itself; this is for several, or for a launcher of your own.
+
+    \b
+    lite-huatuo recipes accelerate qwen72b --machines 2 --address node01 > accelerate.yaml
+    accelerate launch --config_file accelerate.yaml --machine_rank 0 --module lite_huatuo train --recipe qwen72b
+    """
+    import yaml
+
+    from lite_huatuo.planning import launch
+
+    recipe = recipes.load(name, overrides)
+    count = processes or recipe.launch.processes * machines
+    launch.check(recipe, count)
+    config = launch.accelerate_config(count, machines=machines, address=address)
+    click.echo(yaml.safe_dump(config, sort_keys=False), nl=False)
 
 
 def purpose(text: str) -> str:

@@ -68,7 +68,10 @@ def command(
 
     if launch.needed(recipe, os.environ):
         launch.check(recipe, recipe.launch.processes)
-        click.get_current_context().exit(launch.start(recipe.launch.processes, sys.argv[1:]))
+        code = launch.start(recipe.launch.processes, sys.argv[1:])
+        if code > 128:
+            say_how_to_go_on(recipe, path)
+        click.get_current_context().exit(code)
     quiet_libraries()
     use_threads(threads)
     run = _run(recipe, path, stage, resume=resume, overwrite=overwrite, accept_verifier=accept_verifier)
@@ -107,7 +110,7 @@ def _run(
     together.once(open_run)
     run = RunDir(path, writes=together.main)
     try:
-        with Display() if together.main else nullcontext(Quiet()) as display:
+        with together.held_together(), Display() if together.main else nullcontext(Quiet()) as display:
             if stage != "ppo":
                 from lite_huatuo.training import sft
 
@@ -117,12 +120,15 @@ def _run(
 
                 ppo.train(recipe, run, display, accept_verifier=accept_verifier, processes=together)
     except KeyboardInterrupt:
-        if together.main:
-            terminal.say(
-                f"interrupted; go on with: lite-huatuo train --recipe {recipe.name} --run {path} --resume", err=True
-            )
+        if together.count == 1:  # else the process that started them says so
+            say_how_to_go_on(recipe, path)
         raise
     return run
+
+
+def say_how_to_go_on(recipe: Recipe, path: Path) -> None:
+    """Print the command that goes on with an interrupted run."""
+    terminal.say(f"interrupted; go on with: lite-huatuo train --recipe {recipe.name} --run {path} --resume", err=True)
 
 
 def show_results(run: RunDir) -> None:

@@ -33,6 +33,10 @@ def check(recipe: Recipe, count: int) -> None:
         )
     if ppo.rollout.engine == "vllm":
         raise BackendError(f"ppo.rollout.engine: vllm works in one process, not {count}; set auto")
+    if ppo.rollout.episodes < count:
+        raise BackendError(
+            f"ppo.rollout.episodes: {ppo.rollout.episodes} for {count} processes; give each one at least"
+        )
     if strategy == "fsdp2":
         for key, bad, good in (
             ("base.backend", base.backend == "unsloth", "plain"),
@@ -49,6 +53,8 @@ def accelerate_config(processes: int, *, machines: int = 1, address: str | None 
 
     The strategy is not in it: this project shares the work out and shards the base itself.
     """
+    if machines > 1 and address is None:
+        raise BackendError(f"{machines} machines: the address of the first is missing; give it with --address")
     if processes % machines:
         raise BackendError(f"{processes} processes do not divide among {machines} machines; give a multiple")
     config: dict[str, Any] = {
@@ -62,7 +68,7 @@ def accelerate_config(processes: int, *, machines: int = 1, address: str | None 
         "main_process_port": 0 if machines == 1 else 29500,
     }
     if machines > 1:
-        config.update(main_process_ip=address or "FIRST_MACHINE", rdzv_backend="static", same_network=True)
+        config.update(main_process_ip=address, rdzv_backend="static", same_network=True)
     return config
 
 
@@ -71,11 +77,14 @@ def start(processes: int, arguments: Sequence[str]) -> int:
 
     When one ends with an error or is killed, the others are stopped.
     """
+    import torch.distributed.run  # noqa: F401  (makes the loggers below)
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # pages of traces; we say what happened
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # pages of traces; we say what happened
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "accelerate.yaml"
@@ -86,10 +95,10 @@ def start(processes: int, arguments: Sequence[str]) -> int:
         try:
             launch_command(parsed)
         except ChildFailedError as error:
-            rank, failure = error.get_first_failure()
-            if failure.exitcode < 0:
-                raise LiteHuatuoError(_killed(rank, processes, -failure.exitcode)) from None
-            return failure.exitcode
+            for rank, failure in error.failures.items():
+                if failure.exitcode < 0:  # by a signal: it could say nothing itself
+                    raise LiteHuatuoError(_killed(rank, processes, -failure.exitcode)) from None
+            return error.get_first_failure()[1].exitcode
         except SignalException as error:
             return 128 + int(error.sigval)
     return 0

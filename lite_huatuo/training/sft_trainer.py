@@ -49,8 +49,10 @@ class EvenSampler(Sampler[int]):
 class SharingTrainer(SFTTrainer):
     """SFTTrainer whose processes share each optimizer step; `batch_size` is the number of examples of a step."""
 
-    def __init__(self, *, processes: Processes, batch_size: int, pad_id: int, **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(self, *, args: Any, processes: Processes, batch_size: int, pad_id: int, **others: Any) -> None:
+        if args.device.type == "cpu":
+            args._setup_devices = torch.device("cpu")  # accelerate's cpu:0 is nowhere that torch.load could load to
+        super().__init__(args=args, **others)
         self.processes, self.batch_size = processes, batch_size
         self.accelerator.prepare_model = lambda model, **_: model  # no DistributedDataParallel
         rows: Any = self.train_dataset
