@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from lite_huatuo.errors import CheckpointError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -52,12 +54,26 @@ def check(folder: Path, base: str) -> None:
         )
     if config.get("peft_type") != "LORA":
         raise CheckpointError(f"{folder / CONFIG}: peft_type is missing; only plain LoRA is read")
+    _check_ranks(folder, [config.get("r"), *dict(config.get("rank_pattern") or {}).values()])
     made_for = str(config.get("base_model_name_or_path") or "")
     if _is_hub_id(made_for) and _is_hub_id(base) and made_for.lower() != base.lower():
         raise CheckpointError(
             f"{folder}: was trained on {made_for}, and the base here is {base}; load it on its own base, or correct "
             f"base_model_name_or_path in {CONFIG} where both are the same weights"
         )
+
+
+def _check_ranks(folder: Path, told: list[Any]) -> None:
+    """Refuse ranks that are above those of the tensors: room for them would be made before a tensor is read."""
+    try:
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            halves = [key for key in file.keys() if "lora_A" in key or "lora_embedding_A" in key]  # noqa: SIM118
+            highest = max((int(file.get_slice(key).get_shape()[0]) for key in halves), default=0)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS}: cannot be read ({error}); fetch or save it again") from None
+    for rank in told:
+        if not isinstance(rank, int) or not 1 <= rank <= highest:
+            raise CheckpointError(f"{folder / CONFIG}: r: {str(rank)[:80]}: the adapter's tensors have rank {highest}")
 
 
 def _is_hub_id(name: str) -> bool:

@@ -78,6 +78,17 @@ class StudentTokenizer:
         )
 
 
+def refuse_code(name: str, error: Exception) -> None:
+    """Raise BackendError where transformers could not load something without running code that comes with it.
+
+    Its own message advises to allow that code.
+    """
+    if "trust_remote_code" in str(error):
+        raise BackendError(
+            f"{name}: needs code of its own, which is never run here; choose a model that transformers knows"
+        ) from None
+
+
 def load(folder: str, *, revision: str | None = None, chat_template: str | None = None) -> StudentTokenizer:
     """Load a tokenizer from a folder or the Hub, without its model.
 
@@ -85,12 +96,16 @@ def load(folder: str, *, revision: str | None = None, chat_template: str | None 
     """
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-    config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False).get_text_config()
+    try:
+        config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False).get_text_config()
+        tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision, trust_remote_code=False)
+    except ValueError as error:
+        refuse_code(folder, error)
+        raise
     try:
         stops = GenerationConfig.from_pretrained(folder, revision=revision or "main").eos_token_id
     except OSError:  # a model without a generation config: its own names the stop token
         stops = config.eos_token_id
-    tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision, trust_remote_code=False)
     if chat_template is not None:
         path = Path(os.path.expanduser(chat_template))
         if not path.is_file():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from lite_huatuo.errors import BackendError
+from lite_huatuo.models import tokenizer as tokenizers
 from lite_huatuo.training.logprobs import microbatches
 from lite_huatuo.verifier.base import Item, Verdict
 
@@ -114,6 +115,7 @@ def _load(name: str, revision: str | None, quantization: str) -> tuple[Any, Any]
             use_safetensors=True,
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        tokenizers.refuse_code(f"verifier.model: {name}", error)
         reason = str(error).strip().split("\n")[0]
         raise BackendError(f"verifier.model: {name}: cannot be loaded ({reason})") from None
     if model.config.pad_token_id is None:
