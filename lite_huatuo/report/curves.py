@@ -123,13 +123,12 @@ def draw(panel: Panel, rows: Sequence[Row], warned: Sequence[float] = ()) -> dic
     if not curves:
         return None
     size = bucket_size(len(rows), most)
-    note = f"A {'bar' if panel.kind == 'bar' else 'point'} is the mean of up to {size} {counter}s"
-    band = "; the band goes from the least to the greatest of them" if panel.kind == "line" else ""
+    note = f"Means of {size} {counter}s" + ("; band: their least to their greatest" if panel.kind == "line" else "")
     return {
         "title": panel.title,
         "caption": [(label, METRICS[name]) for name, label in panel.metrics.items() if label in curves],
         "summary": [_summary(label, made) for label, made in curves.items()],
-        "note": "" if size == 1 else f"{note}{band}.",
+        "note": "" if size == 1 else f"{note}.",
         "spec": _spec(panel, curves, counter, warned if panel.warned else ()),
     }
 
@@ -229,10 +228,9 @@ def _hover(curves: Mapping[str, Sequence[Point]], counter: str, x: Spec, *, bars
         },
     }
     rule = {
-        "data": {"values": values},
-        "transform": [{"filter": chosen}],
-        "mark": {"type": "rule", "style": "hover", "tooltip": None},
-        "encoding": {"x": x},
+        "data": {"values": [{"x": at} for at in order]},
+        "mark": {"type": "rule", "style": "hover"},
+        "encoding": {"x": x, "opacity": {"condition": {**chosen, "value": 1}, "value": 0}},
     }
     return [column] if bars else [rule, column]
 

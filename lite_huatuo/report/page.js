@@ -54,7 +54,7 @@
   }, true);
 
   // Light and dark: as the system says, until the button says otherwise.
-  const themes = { system: "as the system", light: "light", dark: "dark" };
+  const themes = { system: "system", light: "light", dark: "dark" };
   const button = $("theme");
   button.hidden = false;
   let theme = "system";

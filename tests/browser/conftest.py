@@ -27,11 +27,13 @@ DESKTOP, PHONE = (1280, 900), (390, 844)  # width and height in CSS pixels
 
 
 class Watched:
-    """A page under watch. `page` is Playwright's; `problems` says what went wrong on it so far."""
+    """A page under watch. `page` is Playwright's; `problems` says what went wrong on it so far, `warnings` what its
+    console warned of, which fails nothing."""
 
     def __init__(self, context: Any, allow: tuple[str, ...]) -> None:
         self.allowed = (*INSIDE, *allow)
         self.problems: list[str] = []
+        self.warnings: list[str] = []
         context.route("**/*", self._route)
         self.page = context.new_page()
         self.page.on("console", self._console)
@@ -41,6 +43,8 @@ class Watched:
     def _console(self, message: Any) -> None:
         if message.type == "error":
             self.problems.append(f"console: {message.text}")
+        elif message.type == "warning":
+            self.warnings.append(message.text)
 
     def _check(self, url: str) -> bool:
         inside = url.startswith(self.allowed)

@@ -73,9 +73,10 @@ def opened(show: Show, made: dict[str, Path]) -> Callable[..., Any]:
     """Return a function that opens a page by its name and waits for its curves."""
 
     def open_page(name: str = "finished", **options: Any) -> Any:
-        page = show(made[name].as_uri(), **options).page
-        page.wait_for_selector("html[data-drawn]", state="attached")
-        return page
+        watched = show(made[name].as_uri(), **options)
+        watched.page.wait_for_selector("html[data-drawn]", state="attached")
+        assert watched.warnings == []
+        return watched.page
 
     return open_page
 
@@ -145,7 +146,7 @@ def test_the_button_overrules_the_system(opened: Callable[..., Any]) -> None:
     page.emulate_media(color_scheme="dark")
     button.click()
     page.wait_for_selector("html[data-drawn]", state="attached")
-    assert (button.inner_text(), colours()) == ("Colours: as the system", dark)
+    assert (button.inner_text(), colours()) == ("Colours: system", dark)
 
 
 def test_hovering_shows_the_values_at_the_pointer(opened: Callable[..., Any]) -> None:
@@ -273,6 +274,6 @@ def test_a_long_run_stays_small_and_quick(opened: Callable[..., Any], made: dict
     start = time.monotonic()
     page = opened("long")
     assert time.monotonic() - start < 30
-    assert "mean of up to 13 updates" in page.locator("figure").nth(1).inner_text()
+    assert "Means of 13 updates" in page.locator("figure").nth(1).inner_text()
     assert "Of 12,000 replies sampled in 3,000 updates" in page.locator("#samples").inner_text()
     assert len(json.loads(page.locator("#data").inner_text() or page.evaluate("data.textContent"))["samples"]) <= 212

@@ -86,7 +86,7 @@ def test_what_was_not_measured_is_a_gap_and_never_a_zero() -> None:
 def test_a_thinned_curve_says_so_and_shows_its_band() -> None:
     rows = [{"update": i, "score/mean": float(i % 2)} for i in range(1, 5001)]
     figure = spec_of("score/mean", rows)
-    assert "mean of up to 21 updates" in figure["note"]
+    assert "Means of 21 updates" in figure["note"]
     assert {(d["low"], d["high"]) for d in figure["spec"]["data"]["values"]} == {(0.0, 1.0)}
     assert figure["spec"]["layer"][-1]["data"]["values"][0]["at"] == "1 to 21"
 
