@@ -9,13 +9,23 @@ import yaml
 from lite_huatuo import recipe as recipes
 from lite_huatuo.data import sources
 from lite_huatuo.errors import RecipeError
+from lite_huatuo.planning import cards, launch
+from lite_huatuo.planning import plan as plans
+from lite_huatuo.processes import ALONE, Processes
 
-NAMES = ["demo", "llama70b", "llama8b", "qwen72b", "qwen7b", "qwen7b-zh"]
+VARIANTS = {"llama70b-48gb": "llama70b", "llama8b-12gb": "llama8b", "qwen72b-48gb": "qwen72b", "qwen7b-12gb": "qwen7b"}
+NAMES = sorted(["demo", "llama70b", "llama8b", "qwen72b", "qwen7b", "qwen7b-zh", *VARIANTS])
 GPU_NAMES = [name for name in NAMES if name != "demo"]
 
 
 def tree(name: str = "demo") -> dict:
     return yaml.safe_load(recipes.text(name)[1])
+
+
+def flat(tree: dict, prefix: str = "") -> dict:
+    inner = {f"{prefix}{key}.": value for key, value in tree.items() if isinstance(value, dict)}
+    alone = {f"{prefix}{key}": value for key, value in tree.items() if not isinstance(value, dict)}
+    return alone | {key: leaf for path, value in inner.items() for key, leaf in flat(value, path).items()}
 
 
 def header(name: str) -> str:
@@ -124,6 +134,35 @@ def test_the_papers_values(recipe):
     assert (ppo.critic_warmup_updates, ppo.critic_gae_lambda) == (0, None)
 
 
+@pytest.mark.parametrize(("name", "parent"), VARIANTS.items())
+def test_a_variant_differs_in_memory_only(name, parent):
+    memory = {
+        *("name", "base.backend", "sft.microbatch_size", "sft.optimizer", "ppo.optimizer", "ppo.microbatch_tokens"),
+        *("ppo.rollout.batch_size", "eval.batch_size", "launch.processes", "launch.strategy"),
+    }
+    one, other = (flat(recipes.load(each).model_dump()) for each in (name, parent))
+    assert {key for key in one if one[key] != other[key]} <= memory
+
+
+@pytest.mark.parametrize(
+    ("name", "card"),
+    [
+        ("qwen7b", "24gb"), ("qwen7b-zh", "24gb"), ("llama8b", "24gb"), ("qwen7b-12gb", "12gb"),
+        ("llama8b-12gb", "12gb"), ("qwen72b", "80gb"), ("llama70b", "80gb"), ("qwen72b-48gb", "l40s"),
+        ("llama70b-48gb", "l40s"),
+    ],
+)  # fmt: skip
+def test_a_recipe_fits_the_cards_it_is_for_and_its_processes_can_be_started(name, card):
+    recipe = recipes.load(name)
+    shape, _ = plans.shape_of(recipe)
+    made = plans.make(recipe, shape, cards.find(card), cards=recipe.launch.processes)
+    assert made.peak.total <= 0.87 * made.card.bytes  # a prediction: an eighth is left for what it does not know
+    launch.check(recipe, recipe.launch.processes)
+    count = recipe.launch.processes * recipe.sft.microbatch_size
+    assert recipe.sft.batch_size % count == 0  # no filler rows
+    assert launch.accelerate_config(recipe.launch.processes)["num_processes"] == recipe.launch.processes
+
+
 def test_llama8b_is_the_schemas_defaults_in_both_stages():
     recipe = recipes.load("llama8b")
     assert recipe.sft == recipes.SFT()
@@ -149,9 +188,13 @@ def test_the_other_students_keep_the_papers_method(name):
 
 
 @pytest.mark.parametrize("name", ["qwen72b", "llama70b"])
-def test_the_large_students_spread_over_the_gpus_of_one_process(name):
-    recipe = recipes.load(name)
-    assert (recipe.device_map(), recipe.launch.processes) == ("auto", 1)
+def test_the_large_students_use_eight_cards_or_share_a_base_over_four(name):
+    large, small = recipes.load(name), recipes.load(f"{name}-48gb")
+    assert (large.launch.processes, large.launch.strategy) == (8, "ddp")
+    assert large.placement(Processes(1, 8)) == {"device_map": None}
+    assert (small.launch.processes, small.launch.strategy) == (4, "fsdp2")
+    assert small.placement(Processes(1, 4)) == {"sharded": Processes(1, 4)}
+    assert small.placement(ALONE) == {"device_map": "auto"}  # eval, chat: one process, all cards
 
 
 @pytest.mark.parametrize("name", ["demo", "qwen7b-zh"])

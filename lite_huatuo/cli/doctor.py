@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import click
 from lite_huatuo.cli import terminal
 
 if TYPE_CHECKING:
-    from lite_huatuo.planning.hardware import Machine
+    from lite_huatuo.planning.hardware import Gpu, Machine
     from lite_huatuo.planning.needs import Need
 
 OK, NOTE, FAIL = "ok", "note", "FAIL"  # FAIL: nothing can be trained until it is put right
@@ -123,8 +123,8 @@ def needs(need: Need) -> str:
     """Return a recipe's needs in words."""
     if need.on_cpu:
         return f"a CPU with {need.cpu / GIB:.1f} GiB of memory, or any CUDA GPU"
-    cards = "one GPU, or several together" if need.spreads else "one GPU"
-    return f"{need.gpu / GIB:.1f} GiB on {cards}; a {need.download / 1e9:.0f} GB download"
+    cards = "one GPU" if need.processes == 1 else f"each of {need.processes} GPUs"
+    return f"{need.each / GIB:.1f} GiB on {cards}; a {need.download / 1e9:.0f} GB download"
 
 
 def verdict(need: Need, machine: Machine, *, can_train: bool) -> tuple[bool, str]:
@@ -145,23 +145,38 @@ def _on_cpu(need: Need, machine: Machine) -> tuple[bool, str]:
 
 
 def _on_gpus(need: Need, machine: Machine) -> tuple[bool, str]:
-    """A recipe that does not spread takes the first visible GPU, whatever the others are."""
-    used, wanted = list(machine.gpus), need.gpu / GIB
-    if need.spreads and len(used) > 1:
-        wanted, where = need.each / GIB, f"{len(used)} GPUs together"
-        if min(gpu.memory_gib for gpu in used) < wanted:
-            return False, f"no: {len(used)} GPUs need {wanted:.0f} GiB each"
-    else:
-        enough = [i for i, gpu in enumerate(machine.gpus) if gpu.memory_gib >= wanted]
-        if not enough:
-            return False, f"no: the largest GPU has {max(gpu.memory_gib for gpu in machine.gpus):.0f} GiB"
-        used = [machine.gpus[enough[0]]]
-        where = used[0].name + (f" with CUDA_VISIBLE_DEVICES={enough[0]}" if enough[0] else "")
-    if min(gpu.free_gib for gpu in used) < wanted:
+    """A recipe of one process takes the first visible GPU, whatever the others are; one of several the first ones."""
+    found = _placed(need, machine.gpus)
+    if found is None:
+        largest = max(gpu.memory_gib for gpu in machine.gpus)
+        of = f" of {len(machine.gpus)}" if len(machine.gpus) > 1 else ""
+        return False, f"no: the largest GPU{of} has {largest:.0f} GiB"
+    used, wanted, where = found
+    if min(gpu.free_gib for gpu in used) * GIB < wanted:
         where += "; but other programs hold too much of it now"
     if machine.model_disk_gib * GB_PER_GIB < need.download / 1e9:
         where += "; but the model cache lacks room for the download"
-    return True, f"yes, on {where}"
+    return True, f"yes, {where}"
+
+
+def _placed(need: Need, gpus: Sequence[Gpu]) -> tuple[Sequence[Gpu], int, str] | None:
+    """Return (GPUs used, bytes wanted of each, in words where and with which overrides), None where nothing fits."""
+    first = gpus[: need.processes]
+    if need.processes > 1 and len(first) == need.processes and _hold(first, need.each):
+        return first, need.each, f"on {need.processes} GPUs"
+    alone = "" if need.processes == 1 else "with --set launch.processes=1 "
+    spread = f"{alone or 'with '}--set launch.strategy=pipeline on {len(gpus)} GPUs together"
+    for index, gpu in enumerate(gpus):
+        if _hold([gpu], need.gpu):
+            named = f" with CUDA_VISIBLE_DEVICES={index}" if index else ""
+            return [gpu], need.gpu, f"{alone}on {gpu.name}{named}"
+    if len(gpus) > 1 and _hold(gpus, need.spread):
+        return gpus, need.spread, spread
+    return None
+
+
+def _hold(gpus: Sequence[Gpu], wanted: int) -> bool:
+    return min(gpu.memory_gib for gpu in gpus) * GIB >= wanted
 
 
 def _libraries(machine: Machine) -> Check:

@@ -25,7 +25,11 @@ GIB = 2**30
 @click.command("plan")
 @click.option("--recipe", "name", required=True, metavar="NAME|FILE", help="A shipped recipe, or a file of yours.")
 @click.option("--gpu", metavar="CARD", help="A card (rtx3090, a100, …), a size (24gb), or cpu  [default: which fit]")
-@click.option("--gpus", type=click.IntRange(1), help="Equal cards, shared as launch.strategy says  [default: 1]")
+@click.option(
+    "--gpus",
+    type=click.IntRange(1),
+    help="Equal cards, shared as launch.strategy says  [default: launch.processes]",
+)
 @OVERRIDES
 @click.option("--config", type=click.Path(path_type=Path), help="The base's config.json, where it cannot be found.")
 @click.option("--tokens-per-second", "speed", type=click.FloatRange(0, min_open=True), help="Tell hours at that speed.")
@@ -48,7 +52,7 @@ def command(
 
     \b
     lite-huatuo plan --recipe qwen7b --gpu 24gb
-    lite-huatuo plan --recipe qwen72b --gpu a6000 --gpus 2 --tokens-per-second 400
+    lite-huatuo plan --recipe qwen72b-48gb --gpu a6000 --tokens-per-second 400
     lite-huatuo plan --recipe demo --gpu cpu --json
     """
     from lite_huatuo import recipe as recipes
@@ -57,7 +61,7 @@ def command(
 
     recipe = recipes.load(name, overrides)
     shape, where = plans.shape_of(recipe, config)
-    card, cards = _card(gpu), gpus or 1
+    card, cards = _card(gpu), gpus or recipe.launch.processes
     plan = plans.make(recipe, shape, card, cards=cards)
     examples, tokens, known = plan_work.examples(recipe)
     work = plan_work.work(recipe, plan, examples, tokens)

@@ -16,6 +16,7 @@ NF4_CODE, NESTED_CODE, NESTED_OFFSET = 16 * FLOAT, 256 * FLOAT, FLOAT  # tables 
 SMALL_TENSOR, OPTIMIZER_BLOCK = 4096, 256  # bitsandbytes keeps 8-bit states for tensors of that many numbers and more
 LOGITS_AT_ONCE = 2**23  # training.logprobs.CHUNK_NUMBERS
 SFT_CHUNK_ROWS = 256  # tokens whose logits TRL's chunked loss has at once
+QUANTISED, PLAIN = "base, 4 bit", "base, not quantised"  # what the parts of the base are called
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,13 @@ def quantised(weights: int, *, double: bool) -> int:
 def base(shape: Shape, numbers: Numbers) -> dict[str, int]:
     """Return the bytes of the frozen base by part."""
     linears = shape.linears.values()
-    parts = {"base, not quantised": shape.other_weights * numbers.width}
+    parts = {PLAIN: shape.other_weights * numbers.width}
     if numbers.quantization == "none":
-        parts["base, not quantised"] += shape.linear_weights * numbers.width
+        parts[PLAIN] += shape.linear_weights * numbers.width
         return parts
     each = [quantised(linear.weights, double=numbers.double_quantization) for linear in linears]
     packed = shape.layers * sum(-(-linear.weights // 2) for linear in linears)
-    parts = {"base, 4 bit": packed, "quantisation constants": shape.layers * sum(each) - packed, **parts}
+    parts = {QUANTISED: packed, "quantisation constants": shape.layers * sum(each) - packed, **parts}
     if numbers.keep_dequantised:
         parts["base, kept dequantised"] = shape.linear_weights * numbers.width
     return parts

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lite_huatuo.planning import plan as plans
 from lite_huatuo.planning.cards import Card
 from lite_huatuo.planning.work import WEIGHT_BYTES
-from lite_huatuo.recipe import Recipe
+from lite_huatuo.recipe import Launch, Recipe
 
 # Operations of PPO that a CPU of a few cores does in some days; beyond, a recipe is not for CPUs.
 CPU_OPERATIONS = 1e16
@@ -15,28 +15,32 @@ CPU_OPERATIONS = 1e16
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes: `gpu` on one card, `each` on every one of the machine's cards, `cpu` in main memory.
+    """Bytes: `each` on every one of `processes` cards, `gpu` on one that has all to itself, `spread` on every one of
+    the machine's cards where one process spreads the layers over them, `cpu` in main memory.
 
-    `on_cpu`: training on a CPU takes days at most. `spreads`: over all cards.
+    `on_cpu`: training on a CPU takes days at most.
     """
 
-    gpu: int
+    processes: int
     each: int
+    gpu: int
+    spread: int
     cpu: int
     download: int
     on_cpu: bool
-    spreads: bool
 
 
 def need(recipe: Recipe, *, cards: int) -> Need:
     """Return what a recipe needs on a machine with so many cards."""
     shape, _ = plans.shape_of(recipe)
     tokens = recipe.ppo.total_episodes * recipe.ppo.epochs * recipe.ppo.rollout.max_reply_length
+    pipeline = recipe.model_copy(update={"launch": Launch(strategy="pipeline")})
     return Need(
+        processes=recipe.launch.processes,
+        each=plans.make(recipe, shape, None, cards=recipe.launch.processes).peak.total,
         gpu=plans.make(recipe, shape, None).peak.total,
-        each=plans.make(recipe, shape, None, cards=cards).peak.total,
+        spread=plans.make(pipeline, shape, None, cards=cards).peak.total,
         cpu=plans.make(recipe, shape, Card("cpu", 0, gpu=False)).peak.total,
         download=WEIGHT_BYTES * shape.parameters,
         on_cpu=6 * shape.parameters * tokens <= CPU_OPERATIONS,
-        spreads=recipe.launch.strategy == "pipeline",
     )

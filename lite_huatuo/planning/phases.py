@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lite_huatuo.planning import memory
-from lite_huatuo.planning.memory import FLOAT, Numbers
+from lite_huatuo.planning.memory import FLOAT, PLAIN, QUANTISED, Numbers
 from lite_huatuo.planning.models import Lora, Shape
 
 CONTEXT = 2**30  # CUDA's context, libraries' kernels and workspaces on each card: an estimate
@@ -13,7 +14,6 @@ FRAGMENTATION = 0.10  # of what comes and goes, lost between blocks of the alloc
 PYTHON = 700 * 2**20  # Python with its libraries loaded, where main memory is what counts; measured
 READ_TOKENS = 4096  # training.decoding.READ_TOKENS
 COPIES = 4  # of a tensor while it is merged and checked
-SHARDED = ("base, 4 bit", "quantisation constants", "base, not quantised")  # what fsdp2 shards
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,19 @@ def on_card(phase: Phase, shape: Shape, *, cards: int, strategy: str, gpu: bool)
     """Return what one card (of `cards` that share by `strategy`) holds, with what the device itself takes.
 
     ddp: each holds everything. pipeline: the layers are spread; what one layer has in hand and the logits are on one
-    card, what all layers keep is shared. fsdp2: the base is sharded, one whole layer of it in hand.
+    card, what all layers keep is shared. fsdp2: the layers' weights are sharded, with two layers of them in hand, the
+    one at work and the one that is gathered meanwhile.
     """
     parts = dict(phase.parts)
-    in_hand = {"working memory", "logits"}
-    if cards > 1 and strategy != "ddp":
-        for name in parts:
-            if name not in in_hand and (strategy == "pipeline" or name in SHARDED):
-                parts[name] = -(-parts[name] // cards)
-        layer = sum(phase.parts.get(name, 0) for name in SHARDED) // shape.layers
-        parts["unevenly spread layers" if strategy == "pipeline" else "gathered layer"] = layer
+    if cards > 1 and strategy == "pipeline":
+        layer = sum(size for name, size in parts.items() if name.startswith(("base", "quantisation"))) // shape.layers
+        for name in parts.keys() - {"working memory", "logits"}:
+            parts[name] = -(-parts[name] // cards)
+        parts["unevenly spread layers"] = layer
+    if cards > 1 and strategy == "fsdp2":
+        name, weights = _layers(parts, shape)
+        parts[name] -= weights - -(-weights // cards)
+        parts["gathered layers"] = 2 * weights // shape.layers
     if gpu:
         parts["fragmentation"] = round(FRAGMENTATION * sum(parts.get(name, 0) for name in phase.coming))
         parts["CUDA context"] = CONTEXT
@@ -88,6 +91,13 @@ def on_card(phase: Phase, shape: Shape, *, cards: int, strategy: str, gpu: bool)
         parts["file, while it is read"] = 2 * shape.parameters if phase.name == "load" else 0
         parts["Python and libraries"] = PYTHON
     return Phase(phase.name, {name: size for name, size in parts.items() if size}, phase.coming)
+
+
+def _layers(parts: Mapping[str, int], shape: Shape) -> tuple[str, int]:
+    """Return the part of the base that the layers' weights are in, and their bytes."""
+    if QUANTISED in parts:
+        return QUANTISED, parts[QUANTISED]
+    return PLAIN, parts[PLAIN] * shape.linear_weights // (shape.linear_weights + shape.other_weights)
 
 
 def _load(shape: Shape, s: Settings) -> Phase:

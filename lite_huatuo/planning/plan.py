@@ -63,6 +63,9 @@ def make(recipe: Recipe, shape: Shape, card: Card | None, *, cards: int = 1) -> 
     if not gpu:
         every = [_with_trunk(phase, phases.trunk(shape, chosen)) for phase in every]
     placed = [phases.on_card(phase, shape, cards=cards, strategy=strategy, gpu=gpu) for phase in every[:-1]]
+    if strategy == "fsdp2" and cards > 1 and gpu:
+        size = sum(base(shape, chosen.numbers).values()) / 2**30
+        notes.append(f"each of {cards} processes reads the base into main memory first: {cards} × {size:.0f} GiB")
     export = phases.on_card(every[-1], shape, cards=1, strategy="ddp", gpu=False)
     return Plan(shape, chosen, card, cards, placed, export, notes)
 

@@ -37,6 +37,7 @@ CARDS = {
     "old": hardware.Gpu("Old", 23.6, 23.3, False),
     "busy": hardware.Gpu("Busy", 23.6, 3.0, True),
 }
+SMALL = {"demo", "qwen7b", "qwen7b-12gb", "qwen7b-zh", "llama8b", "llama8b-12gb"}
 
 
 @pytest.fixture
@@ -166,9 +167,9 @@ def test_too_little_memory_is_told_without_failing(run, on):
     ("cards", "expected"),
     [
         (["small"], {"demo"}),
-        (["consumer"], {"demo", "qwen7b", "qwen7b-zh", "llama8b"}),
-        (["consumer"] * 2, {"demo", "qwen7b", "qwen7b-zh", "llama8b"}),
-        (["small"] * 3, {"demo"}),  # a 7B student does not spread
+        (["consumer"], SMALL),
+        (["consumer"] * 2, SMALL),
+        (["small"] * 3, SMALL),  # spread over three
         (["consumer"] * 4, set(recipe.names())),
         (["large"], set(recipe.names())),
     ],
@@ -176,6 +177,21 @@ def test_too_little_memory_is_told_without_failing(run, on):
 def test_what_fits_on_which_gpus(run, on, cards, expected):
     on(*cards)
     assert fits(run) == expected
+
+
+@pytest.mark.parametrize(
+    ("cards", "recipe_name", "how"),
+    [
+        (["large"] * 8, "qwen72b", "yes, on 8 GPUs"),
+        (["large"], "qwen72b", "yes, with --set launch.processes=1 on Large"),
+        (["consumer"] * 4, "qwen72b", "yes, with --set launch.processes=1 --set launch.strategy=pipeline on 4 GPUs"),
+        (["large"] * 4, "llama70b-48gb", "yes, on 4 GPUs"),
+        (["small"] * 3, "qwen7b", "yes, with --set launch.strategy=pipeline on 3 GPUs together"),
+    ],
+)
+def test_the_overrides_that_make_it_fit_are_told(run, on, cards, recipe_name, how):
+    on(*cards)
+    assert json.loads(run("doctor", "--json")[1])["recipes"][recipe_name]["why"].startswith(how)
 
 
 def test_a_second_larger_gpu_is_used_by_naming_it(run, on):

@@ -41,7 +41,9 @@ def test_the_large_students_want_80_gb_or_several_cards(run, name):
     assert told(run, "--recipe", name, "--gpu", "h100")["fits"]
     alone = told(run, "--recipe", name, "--gpu", "24gb")
     assert (alone["fits"], alone["overrides"]) == (False, None)
-    assert told(run, "--recipe", name, "--gpu", "24gb", "--gpus", 4)["fits"]
+    assert told(run, "--recipe", f"{name}-48gb", "--gpu", "l40s")["fits"]
+    spread = ["--set", "launch.processes=1", "--set", "launch.strategy=pipeline"]
+    assert told(run, "--recipe", name, "--gpu", "24gb", "--gpus", 4, *spread)["fits"]
 
 
 def test_the_suggested_overrides_make_it_fit(run):
@@ -96,7 +98,21 @@ def test_more_cards_share_a_base_by_layers_but_not_by_data(run):
     }
     assert sizes["ddp", 4] == sizes["ddp", 1]
     assert sizes["pipeline", 4] < sizes["ddp", 1] / 2
-    assert sizes["fsdp2", 4] < sizes["ddp", 1] / 2
+    assert sizes["fsdp2", 4] < sizes["ddp", 1] * 0.6
+    assert sizes["fsdp2", 1] == sizes["ddp", 1]
+
+
+def test_what_fsdp2_shards_is_the_layers_weights(run):
+    words = ["--recipe", "qwen72b-48gb", "--gpu", "a6000"]
+    parts, alone = (told(run, *words, "--gpus", cards)["phases"]["load"] for cards in (4, 1))
+    layers = alone["base, 4 bit"]
+    assert parts["base, 4 bit"] == -(-layers // 4)
+    assert parts["gathered layers"] == 2 * layers // 80
+    assert {name: parts[name] for name in ("quantisation constants", "base, not quantised")} == {
+        name: alone[name] for name in ("quantisation constants", "base, not quantised")
+    }
+    (note,) = (text for text in told(run, *words)["notes"] if "main memory" in text)
+    assert "4 × 38 GiB" in note
 
 
 def test_steps_tokens_and_disk(run):
