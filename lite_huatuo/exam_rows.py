@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lite_huatuo.errors import RecordError
-from lite_huatuo.records import ExamQuestion, detect_language
+from lite_huatuo.records import ExamQuestion, detect_language, given, sound
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 QUESTION = ("question", "Question", "qtext")
@@ -44,16 +44,17 @@ def exam_from_row(row: Mapping[str, Any], where: str, *, cop_base: int = 0) -> E
         context = context.get("contexts")
     if isinstance(context, Sequence) and not isinstance(context, str):
         context = "\n".join(str(part) for part in context)
-    return ExamQuestion(
+    exam = ExamQuestion(
         id=_id(row, question, options),
         question=question,
         options=options,
         answer_idx=answer_idx,
         answer="; ".join(options[letter] for letter in answer_idx),
-        language=str(row.get("language") or detect_language(question)),
-        source=str(row.get("source") or _dialect(row)),
+        language=str(given(row, "language") or detect_language(question)),
+        source=str(given(row, "source") or _dialect(row)),
         context=_text(context, "context", where) or None,
     )
+    return sound(exam, where)
 
 
 def _with_options(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -244,9 +245,9 @@ def _dialect(row: Mapping[str, Any]) -> str:
 
 def _id(row: Mapping[str, Any], question: str, options: dict[str, str]) -> str:
     """Return the row's own id, made unique over exams where it is a number in one, or an id made of its content."""
-    if row.get("id") not in (None, ""):
+    if given(row, "id") not in (None, ""):
         own = str(row["id"])
-        name = re.sub(r"\W+", "-", str(row.get("source") or _dialect(row))).lower()
+        name = re.sub(r"\W+", "-", str(given(row, "source") or _dialect(row))).lower()
         return f"{name}-{own}" if own.isdigit() and name else own
     if "qid" in row and row.get("name"):
         return f"headqa-{row['name']}-{row['qid']}"

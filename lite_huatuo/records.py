@@ -6,9 +6,10 @@ A reader function takes one decoded row and `where` ("file:line"), and returns a
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from lite_huatuo.errors import RecordError
 
@@ -89,6 +90,9 @@ class Prediction:
     correct: bool | None
 
 
+Record = TypeVar("Record", ExamQuestion, VerifiableProblem, SFTExample)
+
+
 def to_row(record: Any) -> dict[str, Any]:
     """Return the record as a plain dictionary, fields that are None left out."""
     return {key: value for key, value in asdict(record).items() if value is not None}
@@ -106,13 +110,14 @@ def problem_from_row(row: Mapping[str, Any], where: str) -> VerifiableProblem:
     if "ground_truth" in row:  # our own form: its `question` is the open question
         question = _text(row, ("question", *PROBLEM_QUESTION), "question", where)
     ground_truth = _text(row, GROUND_TRUTH, "ground truth", where)
-    return VerifiableProblem(
+    problem = VerifiableProblem(
         id=_id(row, question, ground_truth),
         question=question,
         ground_truth=ground_truth,
-        language=str(row.get("language") or detect_language(question)),
-        source=str(row.get("source") or ""),
+        language=str(given(row, "language") or detect_language(question)),
+        source=str(given(row, "source") or ""),
     )
+    return sound(problem, where)
 
 
 def sft_from_row(row: Mapping[str, Any], where: str) -> SFTExample:
@@ -123,14 +128,30 @@ def sft_from_row(row: Mapping[str, Any], where: str) -> SFTExample:
         raise RecordError(f"{where}: provenance must be an object, not {type(provenance).__name__}")
     complex_cot = _text(row, COMPLEX_COT, "complex CoT", where)
     response = _text(row, RESPONSE, "response", where)
-    return SFTExample(
+    example = SFTExample(
         id=_id(row, question, complex_cot, response),
         question=question,
         complex_cot=complex_cot,
         response=response,
-        ground_truth=next((str(row[key]) for key in GROUND_TRUTH if row.get(key)), None),
+        ground_truth=next((str(row[key]) for key in GROUND_TRUTH if given(row, key)), None),
         provenance=dict(provenance),
     )
+    return sound(example, where)
+
+
+def given(row: Mapping[str, Any], name: str) -> Any:
+    """Return a field that may be missing, None where it is; tables hold NaN in the place of what is missing."""
+    value = row.get(name)
+    return None if isinstance(value, float) and value != value else value
+
+
+def sound(record: Record, where: str) -> Record:
+    """Return the record, which can be written; RecordError where a field holds what no file can."""
+    try:
+        json.dumps(asdict(record), ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:  # half a character, an infinite number
+        raise RecordError(f"{where}: cannot be written to a file again ({error}); mend or remove the row") from None
+    return record
 
 
 def _text(row: Mapping[str, Any], names: tuple[str, ...], what: str, where: str) -> str:
@@ -155,6 +176,6 @@ def _text(row: Mapping[str, Any], names: tuple[str, ...], what: str, where: str)
 
 def _id(row: Mapping[str, Any], *content: str) -> str:
     """Return the row's own id, or one made of the record's content, so that it is the same on every reading."""
-    if row.get("id") not in (None, ""):
+    if given(row, "id") not in (None, ""):
         return str(row["id"])
     return "q-" + hashlib.sha256("\0".join(content).encode()).hexdigest()[:16]

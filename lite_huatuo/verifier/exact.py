@@ -35,6 +35,7 @@ from lite_huatuo.verifier.exact_reply import (
 from lite_huatuo.verifier.medical_terms import normalise
 
 MAX_WORDS, MAX_VARIANTS, MAX_OPTIONS = 40, 48, 200  # so that nothing takes long
+MOST = 50_000  # characters: of a reply and a question their end is read, a longer ground truth is none
 
 
 class ExactVerifier:
@@ -49,13 +50,16 @@ class ExactVerifier:
 
 
 def judge(item: Item) -> Verdict:
-    """Judge one item; a ground truth without any letter or digit is the one thing that cannot be judged."""
-    reply = cut_sentences(last_section(item.final_response))
-    truth, question = read_ground_truth(item.ground_truth), read_question(item.question)
+    """Judge one item; a ground truth without any letter or digit, or of many pages, is all that cannot be judged."""
+    if len(item.ground_truth) > MOST:
+        return Verdict(None, failure=f"the ground truth has more than {MOST:,} characters; give a short answer")
+    reply = cut_sentences(last_section(item.final_response[-MOST:]))
+    truth, question = read_ground_truth(item.ground_truth), read_question(item.question[-MOST:])
     bare = truth.words.replace(" ", "")
     if not truth.phrases:
         return Verdict(None, failure="the ground truth has no letter or digit; give it an answer")
-    if truth.words in (" ".join(word for sentence in reply for word in sentence.words), normalise(item.final_response)):
+    said = " ".join(word for sentence in reply for word in sentence.words)
+    if truth.words in (said, normalise(item.final_response[-MOST:])):
         return Verdict(True, f"match: {truth.words}")
     if bare in terms.YES | terms.NO:
         return judge_polarity(reply, bare in terms.YES)
