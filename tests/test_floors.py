@@ -26,7 +26,7 @@ FLOORS = {
         "data.pipeline",
         "training.sft",
         "training.ppo",
-        *("evaluation.run", "evaluation.targets"),
+        *("evaluation.run", "evaluation.targets", "evaluation.students"),
         "export.hub",
         "report.*",
         "planning.launch",
@@ -135,6 +135,7 @@ LIBRARIES = {
         "planning.hardware",
     ],  # asks whether it works here
     "click": ["cli.*"],
+    "gradio": ["cli.chat_web"],
     "openai": ["data.client"],
 }
 # Modules that must start fast: neither they nor what they import may import torch.

@@ -1,39 +1,83 @@
-"""`lite-huatuo chat`: ask a run's newest student, or an exported model; thinking dim, final response plain."""
+"""`lite-huatuo chat`: ask a student, a model or an endpoint; thinking dim, final response plain; or in a browser."""
 
 from __future__ import annotations
 
+import importlib.util
 import sys
-from pathlib import Path
-from typing import Any
+import threading
+from typing import TYPE_CHECKING
 
 import click
 
+from lite_huatuo.cli import terminal
+from lite_huatuo.errors import BackendError
 from lite_huatuo.response_format import RESPONSE_HEADING, THINKING_HEADING
+
+if TYPE_CHECKING:
+    from lite_huatuo.evaluation.students import Students
+
+PORT = 7860
 
 
 @click.command("chat")
-@click.argument("target", metavar="RUN|MODEL")
+@click.argument("target", metavar="RUN|MODEL|ADDRESS")
 @click.option("--once", metavar="QUESTION", help="Answer one question and exit.")
 @click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--max-tokens", type=click.IntRange(1), help="Reply limit  [default: the recipe's; 1300 for a model]")
-@click.option("--stage", type=click.Choice(["sft", "ppo"]), help="Which of a run's actors  [default: the newest]")
-def command(target: str, once: str | None, temperature: float, max_tokens: int | None, stage: str | None) -> None:
-    """Talk to a trained student: a run folder, an exported model's folder, or a Hub id.
+@click.option("--stage", type=click.Choice(["base", "sft", "ppo"]), help="Whom to ask of a run  [default: the newest]")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="An endpoint's profile value; repeatable.")
+@click.option("--web", is_flag=True, help="In a browser: base, SFT and PPO side by side. Needs gradio.")
+@click.option("--port", type=click.IntRange(0, 65535), help=f"Of --web; 0 takes a free one  [default: {PORT}]")
+@click.option("--host", help="Of --web: the address to listen on  [default: 127.0.0.1, this machine only]")
+def command(
+    target: str,
+    once: str | None,
+    temperature: float,
+    max_tokens: int | None,
+    stage: str | None,
+    overrides: tuple[str, ...],
+    web: bool,
+    port: int | None,
+    host: str | None,
+) -> None:
+    """Talk to a trained student.
 
-    Each question stands alone: the student is trained on single questions.
+    RUN is a run folder, or one of its stages (runs/demo/base, runs/demo/sft, runs/demo/ppo). MODEL is an exported
+    model's folder or a Hub id. ADDRESS is an OpenAI-compatible endpoint, http://host:port/v1, or profile:NAME. Each
+    question stands alone: the student is trained on single questions.
 
     \b
     lite-huatuo chat runs/demo
     lite-huatuo chat exported/demo --once "Which vitamin is missing in scurvy?"
+    lite-huatuo chat runs/demo --web
     """
+    if web and once is not None:
+        raise click.UsageError("--web and --once exclude each other")
+    if not web and (port is not None or host is not None):
+        raise click.UsageError("--port and --host are for --web")
+    if web and importlib.util.find_spec("gradio") is None:
+        raise BackendError("chat --web: gradio is not installed; run `pip install 'lite-huatuo[web]'`")
     from lite_huatuo.cli.train import quiet_libraries
+    from lite_huatuo.evaluation import students
 
     quiet_libraries()
-    model, tokenizer, limit = _load(target, stage)
-    if once is not None:
-        _answer(model, tokenizer, once, temperature, max_tokens or limit)
-        return
-    click.echo("Ask a question; an empty line or Ctrl-D ends.", err=True)
+    with students.enter(target, stage=stage, every=web, overrides=overrides) as found:
+        most = max_tokens or found.most_tokens
+        if web:
+            from lite_huatuo.cli import chat_web
+
+            chat_web.serve(
+                found, temperature=temperature, max_tokens=most, host=host, port=PORT if port is None else port
+            )
+        elif once is not None:
+            _answer(found, once, temperature, most)
+        else:
+            _talk(found, temperature, most)
+
+
+def _talk(students: Students, temperature: float, most: int) -> None:
+    """Answer questions until there is none."""
+    terminal.say("Ask a question; an empty line or Ctrl-D ends.", err=True)
     while True:
         try:
             question = click.prompt("", prompt_suffix="> ", default="", show_default=False).strip()
@@ -41,53 +85,16 @@ def command(target: str, once: str | None, temperature: float, max_tokens: int |
             return
         if not question:
             return
-        _answer(model, tokenizer, question, temperature, max_tokens or limit)
+        _answer(students, question, temperature, most)
 
 
-def _load(target: str, stage: str | None) -> tuple[Any, Any, int]:
-    """Return (network with the student active, tokenizer, reply limit)."""
-    from lite_huatuo import recipe as recipes
-    from lite_huatuo.models import backends
-    from lite_huatuo.models.shared_base import SharedBase
-    from lite_huatuo.run_dir import RunDir
-
-    if not (Path(target) / "recipe.yaml").is_file():
-        loaded = backends.load(target, quantization="none", backend="plain")
-        return loaded.model, loaded.tokenizer, 1300
-    run = RunDir.open(Path(target))
-    recipe = recipes.check(run.recipe(), f"{target}/recipe.yaml")
-    adapter = run.final(stage) if stage else run.actor()
-    shared = SharedBase.from_adapters(backends.load(**recipe.base.model_dump()), {"actor": adapter}, ())
-    shared.activate("actor")
-    return shared.causal, shared.tokenizer, recipe.ppo.rollout.max_reply_length
-
-
-def _answer(model: Any, tokenizer: Any, question: str, temperature: float, limit: int) -> None:
-    """Generate and print one reply as it comes."""
-    import torch
-    from transformers import GenerationConfig, TextStreamer
-
-    class Printer(TextStreamer):
-        """Sends finalised text to the reply printer."""
-
-        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-            reply.feed(text)
-
-    reply = ReplyPrinter(color=sys.stdout.isatty())
-    sampling: dict[str, Any] = (
-        {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
-    )
-    config = GenerationConfig(
-        max_new_tokens=limit, eos_token_id=tokenizer.stop_ids, pad_token_id=tokenizer.pad_id, **sampling
-    )
-    ids = torch.tensor([tokenizer.query(question)], device=model.device)
-    with torch.no_grad():
-        model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            generation_config=config,
-            streamer=Printer(tokenizer.hf, skip_prompt=True, skip_special_tokens=True),
-        )
+def _answer(students: Students, question: str, temperature: float, most: int) -> None:
+    """Print one reply as it comes."""
+    reply, printed = ReplyPrinter(color=sys.stdout.isatty()), 0
+    never = threading.Event()
+    for said in students.answer(students.names[0], question, temperature=temperature, max_tokens=most, stop=never):
+        reply.feed(said.text[printed:])
+        printed = len(said.text)
     reply.close()
 
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from lite_huatuo.evaluation.targets import Writer
 
 FILE = click.Path(path_type=Path)
-PROFILE = "profile:"
 
 
 @click.command("eval")
@@ -123,12 +122,8 @@ def _open(target: str, options: dict[str, Any], stack: ExitStack) -> tuple[Write
     from lite_huatuo.evaluation import predictions, targets
 
     elsewhere = options["folder"] or predictions.ELSEWHERE / predictions.slug(target)
-    if target.startswith(("http://", "https://", PROFILE)):
-        from lite_huatuo.data import profile as profiles
-
-        address = () if target.startswith(PROFILE) else (f"base_url={target}",)
-        name = target.removeprefix(PROFILE) if target.startswith(PROFILE) else "local"
-        profile = profiles.load(name, (*address, *options["overrides"]))
+    profile = targets.profile_of(target, options["overrides"])
+    if profile is not None:
         return targets.EndpointWriter(profile, options["store"], stack, budget=options["budget"]), elsewhere
     if options["overrides"]:
         raise click.UsageError("--set is for endpoints")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lite_huatuo import recipe as recipes
 from lite_huatuo.data import completion
+from lite_huatuo.data import profile as profiles
 from lite_huatuo.data.asking import Request, Unusable
 from lite_huatuo.data.profile import Profile
 from lite_huatuo.errors import APIError, CheckpointError, ReplyError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 MOST_TOKENS = 1300  # of a reply where no recipe says; the published code's
 STEP = "eval"
+_PROFILE = "profile:"
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,15 @@ class EndpointWriter:
         reply = self._room.store.get(completion.key(completion.body(self.profile, request), sample))
         assert reply is not None, "a reply is kept before it is used"
         return Written(reply.text, reply.usage.output or None, reply.finish != "length")
+
+
+def profile_of(target: str, overrides: Sequence[str]) -> Profile | None:
+    """Return the model profile of an address or a profile:NAME, with values overridden; None of any other target."""
+    if target.startswith(_PROFILE):
+        return profiles.load(target.removeprefix(_PROFILE), tuple(overrides))
+    if target.startswith(("http://", "https://")):
+        return profiles.load("local", (f"base_url={target}", *overrides))
+    return None
 
 
 def open_run(folder: Path, stage: str | None) -> tuple[LocalWriter, str]:
