@@ -77,11 +77,13 @@ class Profile(Section):
     @field_validator("base_url")
     @classmethod
     def _a_web_address(cls, value: str) -> str:
+        if "@" in value or "?" in value or "#" in value:  # and what it holds is not repeated
+            raise ValueError(
+                "base_url: holds a user name, password or query; put the key into the environment (key_env)"
+            )
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"base_url: {value!r} is no web address; write it like http://127.0.0.1:8000/v1")
-        if parts.username or parts.password:
-            raise ValueError("base_url: holds a user name or password; put the key into the environment (key_env)")
         return value
 
     @field_validator("retires")
