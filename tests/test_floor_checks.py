@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from tests.test_floors import FUNCTION_LINES, broken_floors, broken_libraries, floor, forbidden, too_long
+from tests.test_floors import FUNCTION_LINES, broken_floors, broken_libraries, floor, too_long
 
 
 @pytest.mark.parametrize(
@@ -61,41 +61,6 @@ def test_a_right_import_is_let_pass(module: str, source: str) -> None:
 )
 def test_a_library_in_the_wrong_room_is_found(module: str, source: str) -> None:
     assert len(broken_libraries(module, ast.parse(source))) == 1
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "load(trust_remote_code=True)",
-        "load(trust_remote_code=flag)",
-        "options = {'trust_remote_code': True}",
-        "import pickle",
-        "from pickle import loads",
-        "def f():\n    import dill",
-        "torch.load(path)",
-        "from torch import load",
-        "os.system('ls')",
-        "from os import system",
-        "run('ls', shell=True)",
-        "eval(text)",
-    ],
-)
-def test_what_is_forbidden_is_found(source: str) -> None:
-    assert forbidden(ast.parse(source)) != []
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "load(trust_remote_code=False)",
-        "model.eval()",
-        "torch.save_file(x)",
-        "run(['ls'])",
-        "'nothing is unpickled, no torch.load'",
-    ],
-)
-def test_what_is_allowed_is_let_pass(source: str) -> None:
-    assert forbidden(ast.parse(source)) == []
 
 
 def test_a_module_without_a_floor_and_a_function_too_long_are_found() -> None:
