@@ -1,6 +1,6 @@
 """The floors of the house (docs: a module imports from lower floors; on its own floor only inside its own folder), who
-may import which library, and how long files and functions may be. Read from the syntax trees: every import counts, those
-inside functions too, except those for type checkers only. What may not be written at all: test_supply_chain.
+may import which library, and how long files and functions may be. Read from the syntax trees: every import counts, also
+those inside functions, except those for type checkers only. What may not be written at all: test_supply_chain.
 """
 
 from __future__ import annotations
