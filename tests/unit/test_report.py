@@ -78,9 +78,16 @@ def test_what_was_not_measured_is_a_gap_and_never_a_zero() -> None:
     ]
     assert [p.value for p in thin.points(rows, "update", "m", most=9)] == [1.0, None, None, 2.0]
     assert [p.x for p in thin.points(rows, "update", "m", most=9, sparse=True)] == [1, 4]
-    hover = spec_of("score/mean", [{"update": 1, "score/mean": 0.5}, {"update": 2, "heldout/score": 0.0}])
+    hover = spec_of(
+        "score/mean",
+        [{"update": 1, "score/mean": 0.5}, {"update": 2, "heldout/score": 0.0}, {"update": 3, "score/mean": 0.7}],
+    )
     told = hover["spec"]["layer"][-1]["data"]["values"]
-    assert [(each["episodes"], each["held out for selection"]) for each in told] == [("0.5", "–"), ("–", "0")]
+    assert [(each["episodes"], each["held out for selection"]) for each in told] == [
+        ("0.5", "–"),
+        ("–", "0"),
+        ("0.7", "–"),
+    ]
 
 
 def test_a_thinned_curve_says_so_and_shows_its_band() -> None:
