@@ -28,7 +28,8 @@ NOTES = {
 CSS = """
 .gradio-container { overflow: visible !important; }  /* or nothing in it can stick to the window */
 .gradio-container { --body-text-color-subdued: #59616b; --block-info-text-color: #59616b; }
-.dark .gradio-container, .gradio-container.dark { --body-text-color-subdued: #aab3be; --block-info-text-color: #aab3be; }
+.dark .gradio-container, .gradio-container.dark { --body-text-color-subdued: #aab3be;
+  --block-info-text-color: #aab3be; }
 .gradio-container .html-container, .lh-disclaimer, .lh-disclaimer.block { padding: 0; }
 .lh-disclaimer { position: sticky; top: 0; z-index: 10; }
 .lh-disclaimer p { margin: 0; padding: .6rem .9rem; border-radius: 8px; font-size: .9rem; line-height: 1.45;
@@ -37,7 +38,8 @@ CSS = """
 .dark .lh-disclaimer p { background: #3a2c08; color: #ffe7ad; border-color: #8a6a1c; }
 .lh-question { margin: .2rem 0 .6rem; font-weight: 600; font-size: 1.05rem; white-space: pre-wrap;
   overflow-wrap: anywhere; color: var(--body-text-color); }
-.lh-row, .lh-columns.row { display: grid; align-items: start; grid-template-columns: repeat(auto-fit, minmax(min(100%, 270px), 1fr)); gap: 12px; }
+.lh-row, .lh-columns.row { display: grid; align-items: start; gap: 12px;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 270px), 1fr)); }
 .lh-card { border: 1px solid var(--border-color-primary); border-radius: 10px; padding: .7rem .9rem; min-width: 0;
   background: var(--background-fill-primary); color: var(--body-text-color); }
 .lh-card h3 { margin: 0 0 .5rem; font-size: .8rem; letter-spacing: .04em; text-transform: uppercase;

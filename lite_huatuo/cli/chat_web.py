@@ -17,6 +17,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
 
 from lite_huatuo.cli import chat_page, terminal
 from lite_huatuo.cli.chat_page import NOTHING, WAITING, Shown
@@ -84,17 +85,22 @@ def application(students: Students, *, temperature: float, max_tokens: int, open
     )
     if not open_to_all:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"])
-    return WithHeaders(app)
+    return Guarded(app)
 
 
-class WithHeaders:
-    """An ASGI application whose answers carry HEADERS."""
+class Guarded:
+    """An ASGI application whose answers carry HEADERS, and which refuses what another site's page sends."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass on a request."""
+        """Pass on a request, or refuse it."""
+        asked = dict(scope.get("headers", ()))
+        origin = asked.get(b"origin")
+        if origin is not None and origin.partition(b"://")[2] != asked.get(b"host"):
+            await PlainTextResponse("another site's page", status_code=403)(scope, receive, send)
+            return
 
         async def with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
