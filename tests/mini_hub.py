@@ -1,9 +1,10 @@
-"""A Hugging Face Hub for models on loopback: what huggingface_hub asks for to create, upload, tag and load.
+"""A Hugging Face Hub on loopback, for models and data sets: what its clients ask for to create, upload, tag and load.
 
     with MiniHub() as hub: ...     # clients: HF_ENDPOINT=hub.url, HF_HUB_DISABLE_XET=1 (there is no Xet store here)
 
-Repositories live in memory. `hub.faults` breaks what a test wants broken: functions (method, path) -> status to answer,
-"cut" to drop the connection in the middle of the request, or None.
+Repositories live in memory, named as in addresses: org/name, data sets datasets/org/name. `hub.faults` breaks what a
+test wants broken: functions (method, path) -> status to answer, "cut" to drop the connection in the middle of the
+request, or None.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-from tests.mini_hub_repo import HubError, Repo, entry, git_oid
+from tests.mini_hub_repo import HubError, Repo, entry, git_oid, list_folder
 
 DATE = "2026-01-01T00:00:00.000Z"
 
@@ -62,7 +63,7 @@ class Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         address = urlsplit(self.path)
         self.query = {key: values[-1] for key, values in parse_qs(address.query).items()}
-        path = unquote(address.path)
+        path = unquote(address.path).replace("/api/datasets/", "/api/models/datasets/", 1)
         self.server.log.append((self.command, path))
         fault = next(filter(None, (fault(self.command, path) for fault in self.server.faults)), None)
         if fault == "cut":
@@ -113,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
         user = self.user()
         if user is None:
             raise HubError(401, "Invalid username or password.")
-        if user[1] == "read" or (repo and repo.partition("/")[0] != user[0]):
+        if user[1] == "read" or (repo and repo.split("/")[-2] != user[0]):
             raise HubError(403, "You don't have the rights to write here")
         return user[0]
 
@@ -143,33 +144,29 @@ class Handler(BaseHTTPRequestHandler):
     def create(self) -> None:
         wanted = json.loads(self.content)
         name = f"{wanted.get('organization') or self.writer()}/{wanted['name']}"
-        self.writer(name)
-        said = {"url": f"{self.server.url}/{name}", "name": name, "id": name}
-        if name in self.server.repos:
-            raise HubError(409, "You already created this model repo", **said)
+        place = f"datasets/{name}" if wanted.get("type") == "dataset" else name
+        self.writer(place)
+        said = {"url": f"{self.server.url}/{place}", "name": name, "id": name}
+        if place in self.server.repos:
+            raise HubError(409, "You already created this repo", **said)
         private = wanted.get("private") or wanted.get("visibility") == "private"
-        self.server.repos[name] = Repo(name, bool(private))
+        self.server.repos[place] = Repo(place, bool(private))
         self.answer(said)
 
     def info(self, repo: str, revision: str | None = None) -> None:
         found = self.repo(repo)
         commit = found.resolve(revision or "main")
         siblings = [{"rfilename": path} for path in sorted(found.tree(commit))]
-        dates = {"lastModified": DATE, "createdAt": DATE}
-        self.answer(
-            {
-                "id": repo,
-                "modelId": repo,
-                "sha": commit,
-                "private": found.private,
-                "siblings": siblings,
-                "tags": [],
-                **dates,
-            }
-        )
+        said = {"id": repo.removeprefix("datasets/"), "sha": commit, "private": found.private, "siblings": siblings}
+        self.answer({**said, "tags": [], "lastModified": DATE, "createdAt": DATE})
 
-    def tree(self, repo: str, revision: str) -> None:
-        self.answer([entry(path, *file) for path, file in sorted(self.repo(repo).tree(revision).items())])
+    def tree(self, repo: str, revision: str, folder: str | None = None) -> None:
+        found = list_folder(
+            self.repo(repo).tree(revision), folder or "", self.query.get("recursive", "").lower() == "true"
+        )
+        if folder and not found:
+            raise HubError(404, f"{folder} does not exist", "EntryNotFound")
+        self.answer(found)
 
     def paths_info(self, repo: str, revision: str) -> None:
         is_json = "json" in (self.headers.get("Content-Type") or "")
@@ -282,7 +279,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(data[first : last + 1], 206, headers)
 
 
-R, V = r"(?P<repo>[^/]+/[^/]+)", r"(?P<revision>[^/]+)"
+R, V = r"(?P<repo>(?:datasets/)?[^/]+/[^/]+)", r"(?P<revision>[^/]+)"
 ROUTES: list[tuple[str, re.Pattern[str], Callable[..., None]]] = [
     (method, re.compile(pattern), function)
     for method, pattern, function in (
@@ -291,7 +288,7 @@ ROUTES: list[tuple[str, re.Pattern[str], Callable[..., None]]] = [
         ("POST", r"/api/validate-yaml", Handler.validate),
         ("POST", r"/api/repos/create", Handler.create),
         ("GET", rf"/api/models/{R}/revision/{V}", Handler.info),
-        ("GET", rf"/api/models/{R}/tree/{V}", Handler.tree),
+        ("GET", rf"/api/models/{R}/tree/{V}(?:/(?P<folder>.+))?", Handler.tree),
         ("POST", rf"/api/models/{R}/paths-info/{V}", Handler.paths_info),
         ("GET", rf"/api/models/{R}/refs", Handler.refs),
         ("POST", rf"/api/models/{R}/branch/(?P<name>[^/]+)", Handler.branch),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import PurePosixPath
 from typing import Any
 
 Tree = dict[str, tuple[bytes, bool]]  # path -> (content, stored as a large file)
@@ -62,3 +63,16 @@ def entry(path: str, data: bytes, large: bool) -> dict[str, Any]:
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha}\nsize {size}\n".encode()
     lfs = {"lfs": {"oid": sha, "size": size, "pointerSize": len(pointer)}} if large else {}
     return {"type": "file", "path": path, "size": size, "oid": git_oid(pointer if large else data), **lfs}
+
+
+def list_folder(tree: Tree, folder: str, recursive: bool) -> list[dict[str, Any]]:
+    """Return the entries of one folder ("" is the root), of its folders too where `recursive`."""
+    under = f"{folder}/" if folder else ""
+    files = {path: file for path, file in tree.items() if path.startswith(under)}
+    parents = {str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."}
+    folders = [path for path in parents if path.startswith(under)]
+    found = [{"type": "directory", "path": path, "size": 0, "oid": git_oid(path.encode())} for path in folders]
+    found += [entry(path, *file) for path, file in files.items()]
+    return sorted(
+        (each for each in found if recursive or "/" not in each["path"][len(under) :]), key=lambda each: each["path"]
+    )
