@@ -90,7 +90,7 @@ FLOORS = {
         "data.overlap",
         "data.rules",
         "data.texts",
-        *("training.ppo_math", "training.phases"),
+        *("training.ppo_math", "training.phases", "training.finite"),
         "training.logprobs",
         "training.reward",
         "training.progress",

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+_ROUNDING = 1e-12  # a variance below this share of the mean square is float32 rounding of a constant
+
 
 class PolicyLoss(NamedTuple):
     """`loss` () to step on; `clipped` and `kl` () are sums over real tokens, for the metrics."""
@@ -43,10 +45,11 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_whiten(x: Tensor, mask: Tensor) -> Tensor:
-    """Return x with mean 0 and variance 1 over real tokens, 0 elsewhere, (B, R)."""
+    """Return x with mean 0 and variance 1 over real tokens, 0 elsewhere, (B, R); a constant gives 0 everywhere."""
     mean = masked_mean(x, mask)
     variance = masked_mean((x - mean) ** 2, mask)
-    return ((x - mean) * torch.rsqrt(variance + 1e-8)).masked_fill(~mask, 0.0)
+    varies = variance > _ROUNDING * masked_mean(x**2, mask)
+    return ((x - mean) * torch.rsqrt(variance + 1e-8)).masked_fill(~(mask & varies), 0.0)
 
 
 def kl_k1(logprobs: Tensor, reference: Tensor) -> Tensor:
@@ -143,7 +146,7 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     error = returns - values
     residual = masked_mean((error - masked_mean(error, mask)) ** 2, mask)
     total = masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
-    varies = total > 1e-12 * masked_mean(returns**2, mask)  # less is float32 rounding of a constant
+    varies = total > _ROUNDING * masked_mean(returns**2, mask)
     return torch.where(varies, 1 - residual / total, torch.full_like(total, float("nan")))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.models.value_head import ValueHead
 from lite_huatuo.processes import ALONE, Processes
-from lite_huatuo.training import ppo_math
+from lite_huatuo.training import finite, ppo_math
 from lite_huatuo.training.logprobs import microbatches
 from lite_huatuo.training.rollout import Rollout, pack, reply_logprobs, reply_values
 
@@ -96,15 +96,28 @@ class Learner:
     ) -> dict[str, float]:
         """Take epochs * minibatches optimizer steps, fewer if `target_kl` stops them; return mean figures.
 
-        advantages and returns are (B, R). `factors` holds each step's learning rate factor.
+        advantages and returns are (B, R). `factors` holds each step's learning rate factor. WatchStop where the
+        rollout holds numbers that are not finite, or where every step had to be left out.
         """
+        finite.refuse(
+            {
+                "log-probabilities": rollout.logprobs,
+                "reference's log-probabilities": rollout.reference,
+                "importance weights": rollout.weights,
+                "values": rollout.values,
+                "advantages": advantages,
+                "returns": returns,
+            },
+            rollout.reply_mask,
+        )
         seen: dict[str, list[float]] = defaultdict(list)
-        done, step, kl = 0, 0, 0.0
+        done, step, skipped, kl = 0, 0, 0, 0.0
         for _ in range(epochs):
             kls = []
             for members in torch.randperm(len(rollout.episodes)).chunk(minibatches):
                 self.set_learning_rate(factors[step])
                 figures = self.step(rollout, advantages, returns, members.tolist(), train_actor=train_actor)
+                skipped += not figures
                 kls.append(figures.pop("policy/approx_kl", 0.0))
                 for name, value in figures.items():
                     seen[name].append(value)
@@ -112,27 +125,35 @@ class Learner:
             done, kl = done + 1, sum(kls) / len(kls)
             if target_kl is not None and kl > target_kl:
                 break
-        means = {name: sum(values) / len(values) for name, values in seen.items()}
+        if skipped == step:
+            raise finite.no_step_taken(step)
+        means: dict[str, float] = {name: sum(values) / len(values) for name, values in seen.items()}
         learning_rate = self.optimizers["actor"].param_groups[0]["lr"] if train_actor else 0.0
-        return {**means, "policy/approx_kl": kl, "policy/epochs": done, "policy/learning_rate": learning_rate}
+        means.update({"learn/skipped_steps": skipped, "policy/approx_kl": kl, "policy/epochs": done})
+        return {**means, "policy/learning_rate": learning_rate}
 
     def step(
         self, rollout: Rollout, advantages: Tensor, returns: Tensor, members: list[int], *, train_actor: bool
     ) -> dict[str, float]:
         """One optimizer step of the critic and (unless the actor is frozen) of the actor on some episodes.
 
-        Each process goes through its share of them; gradients and figures are summed over the processes.
+        Each process goes through its share of them; gradients and figures are summed over the processes. Where a figure
+        or a gradient is not finite, neither takes the step, weights and moments stay as they are, and {} is returned.
         """
         figures = self._backward(rollout, advantages, returns, members, train_actor=train_actor)
         figures = self.processes.add(figures)
-        for name in ("actor", "critic") if train_actor else ("critic",):
+        learners = ("actor", "critic") if train_actor else ("critic",)
+        for name in learners:
             parameters = [p for group in self.optimizers[name].param_groups for p in group["params"]]
             self.processes.add_gradients(parameters)
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.coefficients.max_grad_norm)
             figures[f"{'policy' if name == 'actor' else 'value'}/gradient_norm"] = norm.item()
-            self.optimizers[name].step()
+        sound = finite.all_finite(figures.values())
+        for name in learners:
+            if sound:
+                self.optimizers[name].step()
             self.optimizers[name].zero_grad(set_to_none=True)
-        return figures
+        return figures if sound else {}
 
     def _backward(
         self, rollout: Rollout, advantages: Tensor, returns: Tensor, members: list[int], *, train_actor: bool

@@ -19,7 +19,7 @@ from lite_huatuo.models.shared_base import BASE, SharedBase, describe
 from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
-from lite_huatuo.training import heldout, inputs, metrics, sft_data
+from lite_huatuo.training import finite, heldout, inputs, metrics, sft_data
 from lite_huatuo.training.progress import Progress, Quiet
 from lite_huatuo.verifier import choose
 
@@ -33,6 +33,7 @@ FIGURES = {
     "grad_norm": "sft/gradient_norm",
     "learning_rate": "sft/learning_rate",
     "epoch": "sft/epoch",
+    "skipped_steps": "sft/skipped_steps",
 }
 
 
@@ -117,7 +118,10 @@ def _fit(
         train_dataset=Dataset.from_list(rows.train),
         eval_dataset=Dataset.from_list(rows.evaluation) if rows.evaluation else None,
         processing_class=shared.tokenizer.hf,
-        callbacks=[_recorder(recipe, run, shared, progress, last, processes)],
+        callbacks=[
+            finite.gradient_guard(shared.parameters("actor").values()),
+            _recorder(recipe, run, shared, progress, last, processes),
+        ],
     )
     trainer.remove_callback(PrinterCallback)
     for parameter in shared.parameters("actor").values():

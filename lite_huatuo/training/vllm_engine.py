@@ -114,5 +114,7 @@ class VllmEngine:
 
 def _reply(output: Any, stops: Sequence[int]) -> Reply:
     tokens = list(output.token_ids)
+    if not tokens:  # a reply is at least its stop token
+        raise BackendError("ppo.rollout.engine: vLLM gave back a reply of no tokens; use engine auto, or another vLLM")
     logprobs = [place[token].logprob for place, token in zip(output.logprobs, tokens, strict=True)]
     return Reply(tokens, tokens[-1] in stops, logprobs)

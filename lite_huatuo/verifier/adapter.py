@@ -94,6 +94,9 @@ class AdapterVerifier:
         """Judge every item; texts of like length go together."""
         verdicts = []
         for probability in self.probabilities(items):
+            if probability != probability:  # not a number
+                verdicts.append(Verdict(None, failure="the judging adapter's output is not a number"))
+                continue
             verdicts.append(Verdict(probability > self.threshold, f"P = {probability:.3f}", probability))
         return verdicts
 
