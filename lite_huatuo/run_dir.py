@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from lite_huatuo import __version__, jsonl
+from lite_huatuo import __version__, jsonl, manifest
 from lite_huatuo.errors import CheckpointError
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "safetensors", "unsloth")
@@ -108,12 +108,45 @@ class RunDir:
         """True where the stage ran to its end (its final folder is renamed into place last)."""
         return (self.path / stage / "final").is_dir()
 
+    def sound(self, stage: str, adapter: str = "actor", *, where: str = "final") -> Path:
+        """Return the folder of a stage's adapter; CheckpointError where it is not as it was written."""
+        folder = self.path / stage / where
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"{folder}: no {stage.upper()} adapter; run `lite-huatuo train --stage {stage}` first"
+            )
+        wrong = manifest.damage(folder)
+        if wrong is not None:
+            raise CheckpointError(
+                f"{folder}: damaged ({wrong}); put it back from a copy, or delete it and go on with `train --resume`"
+            )
+        return folder / adapter
+
     def actor(self) -> Path:
         """Return the newest finished actor adapter: PPO's, else SFT's."""
         for stage in ("ppo", "sft"):
             if self.is_done(stage):
-                return self.final(stage)
+                return self.sound(stage)
         raise CheckpointError(f"{self.path}: no stage is finished yet; run `lite-huatuo train --resume` on it first")
+
+    def remember(self, name: str, facts: dict[str, Any]) -> None:
+        """Keep facts that a resumed run depends on in <run>/<name>; CheckpointError where they were others before."""
+        path = self.path / name
+        if not path.exists():
+            if self.writes:
+                jsonl.write_text(path, json.dumps(facts, indent=1, sort_keys=True) + "\n")
+            return
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            before = None
+        if not isinstance(before, dict):
+            raise CheckpointError(f"{path}: damaged; put it back from a copy or start again with --overwrite")
+        if differences := _differences(before, json.loads(json.dumps(facts))):
+            raise CheckpointError(
+                f"{self.path}: what it works on has changed since it was started ({'; '.join(differences)}); put it "
+                "back, or start a new run with --run"
+            )
 
     def event(self, what: str, **details: Any) -> None:
         """Append one line to events.jsonl: what happened, when, with details."""

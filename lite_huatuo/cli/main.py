@@ -70,7 +70,7 @@ def main() -> None:
         vars(error)["message"] = terminal.harmless(error.message)
         error.show()
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
         terminal.say("interrupted", err=True)
-        sys.exit(130)
+        sys.exit(128 + getattr(error.__cause__ or error, "number", 2))  # click raises Abort from ours; 2: SIGINT
     sys.exit(code if isinstance(code, int) else 0)

@@ -90,7 +90,7 @@ def _run(
 
     Of several processes the main one checks, opens and shows.
     """
-    from lite_huatuo import processes
+    from lite_huatuo import lock, processes, stopping
     from lite_huatuo.cli.display import Display
     from lite_huatuo.planning import launch
     from lite_huatuo.run_dir import RunDir
@@ -107,18 +107,23 @@ def _run(
         else:
             RunDir.create(path, recipe.model_dump(), overwrite=overwrite)
 
-    together.once(open_run)
     run = RunDir(path, writes=together.main)
     try:
-        with together.held_together(), Display() if together.main else nullcontext(Quiet()) as display:
+        with (
+            stopping.on_signals() as stop,
+            lock.locked(path, "train") if together.main else nullcontext(),
+            together.held_together(),
+            Display() if together.main else nullcontext(Quiet()) as display,
+        ):
+            together.once(open_run)
             if stage != "ppo":
                 from lite_huatuo.training import sft
 
-                sft.train(recipe, run, display, processes=together)
+                sft.train(recipe, run, display, processes=together, stop=stop)
             if stage != "sft":
                 from lite_huatuo.training import ppo
 
-                ppo.train(recipe, run, display, accept_verifier=accept_verifier, processes=together)
+                ppo.train(recipe, run, display, accept_verifier=accept_verifier, processes=together, stop=stop)
     except KeyboardInterrupt:
         if together.count == 1:  # else the process that started them says so
             say_how_to_go_on(recipe, path)

@@ -1,8 +1,9 @@
 """PPO checkpoints: everything a resumed run needs to equal an uninterrupted one, as safetensors and JSON.
 
-    checkpoints/update-000020/{actor,critic}/  value_head.safetensors  optimizers.safetensors  state.json
+    checkpoints/update-000020/{actor,critic}/  value_head.safetensors  optimizers.safetensors  state.json  manifest.json
 
-A checkpoint is written under another name and renamed when whole: what is there is complete. Nothing is unpickled.
+A checkpoint is written under another name and renamed when whole: what is there is complete. Its manifest tells whether
+it still is. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from lite_huatuo import jsonl
+from lite_huatuo import jsonl, manifest
 from lite_huatuo.errors import CheckpointError
 from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.models.value_head import ValueHead
+from lite_huatuo.processes import ALONE, Processes
+from lite_huatuo.run_dir import RunDir
+from lite_huatuo.training.progress import Progress
 
 Optimizers = dict[str, torch.optim.Optimizer]
 
@@ -34,11 +38,11 @@ def save(folder: Path, shared: SharedBase, head: ValueHead, optimizers: Optimize
         shared.save(adapter, temporary / adapter)
     head.save(temporary / "value_head.safetensors")
     tensors, scalars = _pack_optimizers(optimizers)
-    save_file({**tensors, "rng.torch": torch.get_rng_state(), **_cuda_rng()}, temporary / "optimizers.safetensors")
-    whole = {"stage": state, "optimizers": scalars, "rng": {"python": random.getstate(), "numpy": _numpy_rng()}}
+    generators, states = random_states()
+    save_file({**tensors, **generators}, temporary / "optimizers.safetensors")
+    whole = {"stage": state, "optimizers": scalars, "rng": states}
     jsonl.write_text(temporary / "state.json", json.dumps(whole) + "\n")
-    _sync(temporary)
-    os.replace(temporary, folder)
+    put(temporary, folder)
 
 
 def load(folder: Path, shared: SharedBase, head: ValueHead, optimizers: Optimizers) -> dict[str, Any]:
@@ -50,7 +54,7 @@ def load(folder: Path, shared: SharedBase, head: ValueHead, optimizers: Optimize
             shared.load(adapter, folder / adapter)
         head.load(folder / "value_head.safetensors")
         _unpack_optimizers(optimizers, tensors, whole["optimizers"])
-        _restore_rng(tensors, whole["rng"])
+        restore_random_states(tensors, whole["rng"])
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder}: damaged checkpoint ({type(error).__name__}: {error}); "
@@ -65,22 +69,53 @@ def save_policy(folder: Path, shared: SharedBase, head: ValueHead, adapters: tup
     for adapter in adapters:
         shared.save(adapter, temporary / adapter)
     head.save(temporary / "value_head.safetensors")
-    _sync(temporary)
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(temporary, folder)
+    put(temporary, folder)
 
 
-def latest(folder: Path) -> Path | None:
-    """Return the newest checkpoint in a checkpoints folder, or None; what was never finished is deleted."""
+def newest(run: RunDir, stage: str, pattern: str, progress: Progress, processes: Processes = ALONE) -> Path | None:
+    """Return a stage's newest sound checkpoint (see `latest`); damaged ones are told and stand in the run's events."""
+    path, told = processes.once(lambda: latest(run.stage(stage) / "checkpoints", pattern))
+    for text in told:
+        progress.note(f"warning: {stage}: {text}")
+        run.event("damaged checkpoint", stage=stage, text=text)
+    return path
+
+
+def latest(folder: Path, pattern: str) -> tuple[Path | None, list[str]]:
+    """Return the newest sound checkpoint in a checkpoints folder, or None, and what is wrong with newer ones.
+
+    What was never finished is deleted, damaged ones are set aside under another name. CheckpointError where all that
+    there are are damaged: to begin again must be the user's choice.
+    """
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover)
-    return max(folder.glob("update-*"), default=None)
+    told: list[str] = []
+    for path in sorted(folder.glob(pattern), key=number, reverse=True):
+        wrong = manifest.damage(path)
+        if wrong is None:
+            return path, told
+        aside = path.with_name(f"damaged-{path.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(path, aside)
+        told.append(f"{path.name} is damaged ({wrong}); it was set aside as {aside.name}")
+    if told:
+        raise CheckpointError(
+            f"{folder}: no sound checkpoint: {'; '.join(told)}. Put one back from a copy, or delete the damaged ones "
+            "to begin the stage again"
+        )
+    if damaged := sorted(path.name for path in folder.glob("damaged-*")):
+        raise CheckpointError(f"{folder}: only {', '.join(damaged)} here; delete them to begin the stage again")
+    return None, told
+
+
+def number(path: Path) -> int:
+    """Return the update or step of a checkpoint's folder."""
+    return int(path.name.rpartition("-")[2])
 
 
 def at_most(folder: Path, update: int) -> Path | None:
     """Return the newest checkpoint that is not after an update, or None."""
-    found = (path for path in folder.glob("update-*") if int(path.name.rpartition("-")[2]) <= update)
+    found = (path for path in folder.glob("update-*") if number(path) <= update)
     return max(found, default=None)
 
 
@@ -99,7 +134,16 @@ def _fresh(folder: Path) -> Path:
     return temporary
 
 
-def _sync(folder: Path) -> None:
+def put(temporary: Path, folder: Path) -> None:
+    """Seal a folder, flush it to the disk, and rename it into place."""
+    manifest.seal(temporary)
+    sync(temporary)
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(temporary, folder)
+
+
+def sync(folder: Path) -> None:
     """Flush every file of a folder to the disk."""
     for path in folder.rglob("*"):
         if path.is_file():
@@ -143,7 +187,14 @@ def _cuda_rng() -> dict[str, torch.Tensor]:
     return {f"rng.cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
 
 
-def _restore_rng(tensors: dict[str, torch.Tensor], states: dict[str, Any]) -> None:
+def random_states() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return the states of torch's generators, and of Python's and numpy's."""
+    tensors = {"rng.torch": torch.get_rng_state(), **_cuda_rng()}
+    return tensors, {"python": random.getstate(), "numpy": _numpy_rng()}
+
+
+def restore_random_states(tensors: dict[str, torch.Tensor], states: dict[str, Any]) -> None:
+    """Set what `random_states` returned; tensors may hold others beside."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached = states["numpy"]

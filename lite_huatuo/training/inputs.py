@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from lite_huatuo.data import sources
 from lite_huatuo.errors import RecordError
@@ -61,6 +64,16 @@ def read(
                 "selection problems; give more, or lower data.heldout_share and ppo.selection_problems"
             )
     return Inputs(kept_examples, kept_pool, selection, held, removed)
+
+
+def facts(data: Inputs, *names: str) -> dict[str, dict[str, Any]]:
+    """Return the count and the digest of the named parts: equal where a resumed run sees what it saw before."""
+    found = {}
+    for name in names:
+        rows = [json.dumps(asdict(row), sort_keys=True) for row in getattr(data, name)]
+        digest = hashlib.sha256("\n".join(rows).encode()).hexdigest()
+        found[name] = {"rows": len(rows), "sha256": digest[:16]}
+    return found
 
 
 def pick(problems: Sequence[VerifiableProblem], start: int, count: int, seed: int) -> list[VerifiableProblem]:

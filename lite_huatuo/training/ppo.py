@@ -16,12 +16,14 @@ from typing import Any
 
 import torch
 
+from lite_huatuo import manifest
 from lite_huatuo.errors import CheckpointError, RecordError, WatchStop
 from lite_huatuo.models.shared_base import describe
 from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.records import VerifiableProblem
 from lite_huatuo.run_dir import RunDir
+from lite_huatuo.stopping import Interrupted, Stop
 from lite_huatuo.training import (
     checkpoint,
     heldout,
@@ -50,11 +52,13 @@ def train(
     *,
     accept_verifier: bool = False,
     processes: Processes = ALONE,
+    stop: Stop | None = None,
 ) -> None:
     """Run stage 2 in a run folder, from its newest checkpoint if there is one. A finished stage is left alone.
 
     The verifier must pass the recipe's bar on the shipped suite, unless `accept_verifier` takes it as it is. Several
-    processes share rollouts, verdicts and gradients; what is not shared each computes alike.
+    processes share rollouts, verdicts and gradients; what is not shared each computes alike. A signal that `stop` was
+    told of leaves a checkpoint.
     """
     from transformers import set_seed
 
@@ -62,16 +66,12 @@ def train(
     if processes.once(lambda: run.is_done("ppo")):
         progress.note("stage 2 (PPO) is done already")
         return
-    start = run.stage("sft") / recipe.ppo.start_from / "actor"
-    if not start.is_dir():
-        raise CheckpointError(
-            f"{start}: no SFT adapter to start from; run `lite-huatuo train --stage sft` on this run first"
-        )
+    start = run.sound("sft", where=recipe.ppo.start_from)
     set_seed(recipe.ppo.seed)
-    stage = ppo_stage.assemble(recipe, run, progress, start, processes)
+    stage = ppo_stage.assemble(recipe, run, progress, start, processes, stop)
     preflight.accept_verifier(recipe, run, stage.verifier, anyway=accept_verifier, processes=processes)
     _resume(stage)
-    if stage.state.update == 0:
+    if stage.state.update == 0 and stage.state.best_score is None:
         _select_start(stage)
     progress.note(
         f"stage 2 (PPO): {len(stage.problems)} problems, {stage.too_long} dropped as too long, {len(stage.selection)} "
@@ -81,7 +81,7 @@ def train(
     progress.start("train ppo", stage.updates)
     progress.advance(stage.state.update)
     while stage.state.update < stage.updates:
-        _update(stage)
+        _update_or_save(stage)
     _choose_final(stage)
     where = run.path / "eval"
     heldout.report(
@@ -97,6 +97,22 @@ def _finish(stage: Stage) -> None:
     folder = stage.run.stage("ppo")
     checkpoint.save_policy(folder / "final", stage.shared, stage.learner.head, ("actor", "critic", "reference"))
     shutil.rmtree(folder / "best", ignore_errors=True)
+
+
+def _update_or_save(stage: Stage) -> None:
+    """Do one update. A signal before its learning ends it there, one in its learning waits for its end; a checkpoint of
+    the last whole update stands before Interrupted goes on."""
+    before = checkpoint.random_states()
+    try:
+        _update(stage)
+    except (Interrupted, RuntimeError):  # where one of several processes has stopped, the others lose it
+        if stage.stop.signal and not stage.torn:
+            checkpoint.restore_random_states(*before)
+            _save(stage)
+        raise
+    if stage.stop.signal:
+        _save(stage)
+        raise Interrupted(stage.stop.signal)
 
 
 def _update(stage: Stage) -> None:
@@ -122,7 +138,8 @@ def _update(stage: Stage) -> None:
     used = ppo_math.masked_whiten(advantages, mask) if settings.whiten_advantages else advantages
 
     # 4 epochs of minibatches
-    with phases("learning"):
+    with stage.stop.held(), phases("learning"):
+        stage.torn = True
         figures = stage.learner.learn(
             data,
             used,
@@ -143,7 +160,9 @@ def _update(stage: Stage) -> None:
         "time/tokens_per_second": int(mask.sum()) / phases.seconds,
     }
     stage.state.update = update
-    _conclude(stage, whole.episodes, row)
+    with stage.stop.held():
+        _conclude(stage, whole.episodes, row)
+    stage.torn = False
 
 
 def _conclude(stage: Stage, episodes: list[Episode], row: dict[str, Any]) -> None:
@@ -282,11 +301,12 @@ def _save(stage: Stage) -> None:
     """Write a checkpoint, then delete what no checkpoint needs."""
     if not stage.state.watch.streaks:
         stage.state.watch.good = stage.state.update
-    if not stage.processes.main:
-        return
     folder = stage.run.stage("ppo") / "checkpoints"
+    path = folder / f"update-{stage.state.update:06d}"
+    if not stage.processes.main or path.exists():
+        return
     checkpoint.save(
-        folder / f"update-{stage.state.update:06d}",
+        path,
         stage.shared,
         stage.learner.head,
         stage.learner.optimizers,
@@ -298,7 +318,7 @@ def _save(stage: Stage) -> None:
 def _resume(stage: Stage) -> None:
     """Go on from the newest checkpoint, or from the beginning; drop what was logged after it."""
     last = -1
-    newest = stage.processes.once(lambda: checkpoint.latest(stage.run.stage("ppo") / "checkpoints"))
+    newest = checkpoint.newest(stage.run, "ppo", "update-*", stage.progress, stage.processes)
     if newest is not None:
         saved = checkpoint.load(newest, stage.shared, stage.learner.head, stage.learner.optimizers)
         stage.state = State(**{**saved, "watch": WatchState(**saved["watch"])})
@@ -313,6 +333,12 @@ def _choose_final(stage: Stage) -> None:
         what = f"update {state.best_update}" if state.best_update else "the SFT policy: no update was better"
         stage.progress.note(f"best on the selection problems: {what}")
         stage.processes.wait()
+        wrong = manifest.damage(_best(stage))
+        if wrong is not None:
+            raise CheckpointError(
+                f"{_best(stage)}: the best policy is damaged ({wrong}); put it back from a copy, or set aside the "
+                f"checkpoints from update {state.best_update} on and go on with --resume"
+            )
         for adapter in ("actor", "critic"):
             stage.shared.load(adapter, _best(stage) / adapter)
         stage.learner.head.load(_best(stage) / "value_head.safetensors")

@@ -13,6 +13,7 @@ from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.recipe import PPO, Recipe
 from lite_huatuo.records import VerifiableProblem
 from lite_huatuo.run_dir import RunDir
+from lite_huatuo.stopping import Stop
 from lite_huatuo.training import inputs, trackers
 from lite_huatuo.training.ppo_update import Coefficients, Learner
 from lite_huatuo.training.progress import Progress
@@ -53,6 +54,8 @@ class Stage:
     log: trackers.Log
     state: State
     processes: Processes
+    stop: Stop
+    torn: bool = False  # in the middle of what cannot be gone on with
 
     @property
     def sampled(self) -> bool:
@@ -73,9 +76,17 @@ def count_updates(settings: PPO) -> int:
     return max(1, settings.total_episodes // settings.rollout.episodes)
 
 
-def assemble(recipe: Recipe, run: RunDir, progress: Progress, start: Path, processes: Processes = ALONE) -> Stage:
+def assemble(
+    recipe: Recipe,
+    run: RunDir,
+    progress: Progress,
+    start: Path,
+    processes: Processes = ALONE,
+    stop: Stop | None = None,
+) -> Stage:
     """Load data, base and verifiers; actor, critic and reference begin as the SFT adapter in the folder `start`."""
     data = inputs.read(**recipe.input_arguments())
+    run.remember("ppo/data.json", inputs.facts(data, "problems", "selection", "heldout"))
     by_vllm = recipe.ppo.rollout.engine == "vllm"
     loaded = backends.load(
         **recipe.base.model_dump(),
@@ -107,6 +118,7 @@ def assemble(recipe: Recipe, run: RunDir, progress: Progress, start: Path, proce
         log=trackers.Log(recipe.report_to if processes.main else (), run.path / "ppo"),
         state=State(),
         processes=processes,
+        stop=stop or Stop(),
     )
 
 

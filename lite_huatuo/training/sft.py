@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lite_huatuo import manifest
 from lite_huatuo.models import backends
 from lite_huatuo.models.shared_base import BASE, SharedBase, describe
 from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
-from lite_huatuo.training import finite, heldout, inputs, metrics, sft_data
+from lite_huatuo.stopping import Interrupted, Stop
+from lite_huatuo.training import checkpoint, finite, heldout, inputs, metrics, sft_data
 from lite_huatuo.training.progress import Progress, Quiet
 from lite_huatuo.verifier import choose
 
-WHOLE = "whole"  # marker written into a checkpoint after everything else
 # What the trainer calls its figures, and what we call them.
 FIGURES = {
     "loss": "sft/loss",
@@ -37,10 +37,18 @@ FIGURES = {
 }
 
 
-def train(recipe: Recipe, run: RunDir, progress: Progress | None = None, *, processes: Processes = ALONE) -> None:
+def train(
+    recipe: Recipe,
+    run: RunDir,
+    progress: Progress | None = None,
+    *,
+    processes: Processes = ALONE,
+    stop: Stop | None = None,
+) -> None:
     """Run stage 1 in a run folder, from its newest checkpoint if there is one. A finished stage is left alone.
 
-    Before it, the bare base answers the held-out problems; after it, the trained adapter does.
+    Before it, the bare base answers the held-out problems; after it, the trained adapter does. A signal that `stop` was
+    told of leaves a checkpoint.
     """
     import torch
     from transformers import set_seed
@@ -50,6 +58,7 @@ def train(recipe: Recipe, run: RunDir, progress: Progress | None = None, *, proc
         progress.note("stage 1 (SFT) is done already")
         return
     data = inputs.read(**recipe.input_arguments())
+    run.remember("sft/data.json", inputs.facts(data, "sft", "heldout"))
     judge = recipe.verifier.model_dump()
     loaded = backends.load(**recipe.base.model_dump(), **recipe.placement(processes))
     rows = sft_data.tokenise(
@@ -74,7 +83,7 @@ def train(recipe: Recipe, run: RunDir, progress: Progress | None = None, *, proc
     limits = recipe.heldout_arguments()
     where = run.path / "eval"
     heldout.report(shared, BASE, "base", data.heldout, verifier, where, progress, processes, **limits)
-    _fit(recipe, run, shared, rows, progress, processes)
+    _fit(recipe, run, shared, rows, progress, processes, stop or Stop())
     heldout.report(shared, "actor", "sft", data.heldout, verifier, where, progress, processes, **limits)
     processes.once(partial(_finish, run, shared))
     run.event("sft finished")
@@ -89,7 +98,7 @@ def _finish(run: RunDir, shared: SharedBase) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     shared.save("actor", temporary / "actor")
-    os.replace(temporary, run.stage("sft") / "final")
+    checkpoint.put(temporary, run.stage("sft") / "final")
 
 
 def _fit(
@@ -99,14 +108,15 @@ def _fit(
     rows: sft_data.SFTRows,
     progress: Progress,
     processes: Processes,
+    stop: Stop,
 ) -> None:
     """Train the actor adapter in place, resuming from the newest whole checkpoint."""
     import torch
     from datasets import Dataset
     from transformers import PrinterCallback
 
-    checkpoint = processes.once(lambda: _latest(run.stage("sft") / "checkpoints"))
-    last = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
+    newest = checkpoint.newest(run, "sft", "checkpoint-*", progress, processes)
+    last = 0 if newest is None else checkpoint.number(newest)
     run.rewind("sft", "step", last)
     arguments = trainer_arguments(
         recipe, run, evaluate=bool(rows.evaluation), packs=shared.packs, processes=processes.count
@@ -120,15 +130,17 @@ def _fit(
         processing_class=shared.tokenizer.hf,
         callbacks=[
             finite.gradient_guard(shared.parameters("actor").values()),
-            _recorder(recipe, run, shared, progress, last, processes),
+            _recorder(recipe, run, shared, progress, last, processes, stop),
         ],
     )
     trainer.remove_callback(PrinterCallback)
     for parameter in shared.parameters("actor").values():
         # SFTTrainer turns the adapters of a 4-bit base into bfloat16: too coarse for Adam, and slow on CPU.
         parameter.data = parameter.data.to(torch.float32)
-    with shared.using("actor", learn=True):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with stop.held(), shared.using("actor", learn=True):
+        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    if number := processes.most(stop.signal):
+        raise Interrupted(number)
     # SFTTrainer replaces the network's forward by one that generates without a cache, and leaves it there.
     if forward is None:
         shared.causal.__dict__.pop("forward", None)
@@ -195,7 +207,13 @@ def trainer_arguments(recipe: Recipe, run: RunDir, *, evaluate: bool, packs: boo
 
 
 def _recorder(
-    recipe: Recipe, run: RunDir, shared: SharedBase, progress: Progress, last: int, processes: Processes
+    recipe: Recipe,
+    run: RunDir,
+    shared: SharedBase,
+    progress: Progress,
+    last: int,
+    processes: Processes,
+    stop: Stop,
 ) -> Any:
     """Return the trainer callback that writes metrics, marks checkpoints whole, and keeps early adapters."""
     from transformers import TrainerCallback
@@ -214,6 +232,9 @@ def _recorder(
                 shutil.rmtree(folder.parent, ignore_errors=True)
                 folder.parent.mkdir(parents=True)
                 shared.save("actor", folder)
+                manifest.seal(folder.parent)
+            if state.global_step % recipe.sft.log_every == 0 and processes.most(stop.signal):
+                control.should_save = control.should_training_stop = True
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
             figures = {ours: logs[theirs] for theirs, ours in FIGURES.items() if logs and theirs in logs}
@@ -226,16 +247,6 @@ def _recorder(
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             processes.wait()  # each writes its random state
             if run.writes:
-                (Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+                manifest.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     return Recorder()
-
-
-def _latest(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end; delete torn ones."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for path in list(found):
-        if not (path / WHOLE).is_file():
-            shutil.rmtree(path)
-            found.remove(path)
-    return found[-1] if found else None

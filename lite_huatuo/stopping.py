@@ -1,0 +1,65 @@
+"""Stopping on SIGINT (Ctrl-C) and SIGTERM (a batch system) at a place from which the work can go on.
+
+    with stopping.on_signals() as stop:
+        with stop.held():        # here a signal waits: what is half done cannot be gone on with
+            ...
+        if stop.signal: save, then raise Interrupted(stop.signal)
+
+Outside `held` a signal raises Interrupted at once, and so does a second one anywhere.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the work; `number` says which. An exit code is 128 + number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Stop:
+    """Whether a signal has come: its number, or 0."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._holding = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let a first signal wait while the block runs."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        again, self.signal = self.signal, number
+        if again or not self._holding:
+            raise Interrupted(number)
+
+
+@contextmanager
+def on_signals() -> Iterator[Stop]:
+    """Handle SIGINT and SIGTERM while the block runs; on another thread than the main one nothing is changed."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, stop.handle) for number in SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
