@@ -204,9 +204,8 @@ def test_a_reply_of_no_tokens_is_told() -> None:
     """The network's own reply is at least its stop token; vLLM's may be anything."""
     with pytest.raises(BackendError, match="a reply of no tokens"):
         vllm_engine._reply(SimpleNamespace(token_ids=[], logprobs=[]), [1])
-    mask = torch.zeros(1, 2, dtype=torch.bool)
+    mask, zeros = torch.zeros(1, 2, dtype=torch.bool), torch.zeros(1, 2)
     with pytest.raises(AssertionError, match="at least one reply token"):
-        zeros = torch.zeros(1, 2)
         ppo_math.shape_rewards(torch.ones(1), zeros, zeros, mask, kl_coef=0.1)
 
 
