@@ -157,6 +157,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
         self._inside = tag
+        self.text += " "
         if tag == "script":
             self.scripts.append("")
 

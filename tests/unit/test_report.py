@@ -27,6 +27,7 @@ JSON = st.recursive(
 )
 KEYS = ("update", "score/mean", "heldout/score", "time/rollout_seconds", "event", "time", "streak", "reply", "correct",
         "well_formed", "score")  # fmt: skip
+SHARE = {"value": 8 / 9, "low": 0.565, "high": 0.98, "hits": 8, "n": 9}
 ROWS = [{"update": update, "score/mean": update / 8, "heldout/score": 0.5} for update in range(1, 9)]
 
 
@@ -299,6 +300,24 @@ def test_hostile_texts_are_text(tmp_path: Path) -> None:
     assert shown.text.count("<img src=x onerror=hit('img')>") > 5, "they are shown"
     assert "\x1b" not in shown.text
     assert {one["verdict"] for one in shown.data["samples"]} == {"right", "malformed"}
+
+
+@pytest.mark.usefixtures("no_library")
+def test_tables_show_their_values(tmp_path: Path) -> None:
+    run = made_run.write(tmp_path / "run")
+    (run.path / "verifier.json").write_text(json.dumps({"verifier": "exact", "report": {"n": 9, "accuracy": SHARE}}))
+    words = " ".join(rendered(run.path).text.split())
+    assert "3 repetition 1 replies repeat themselves: repetition 0.6" in words
+    assert "SFT + PPO 75.0 % (3 of 4) 30.1 % to 95.4 % 4 of 4 0.775 ± 0.1 90 tokens" in words
+    assert "MedQA-USMLE test 25.0 % 10.0 % to 50.0 % 20 questions, 10.0 % unread" in words
+    assert (
+        "exact, on 9 shipped cases that were written to fool a judge: accuracy 88.9 % (56.5 % to 98.0 %, n = 9)."
+        in words
+    )
+    assert "rollout 4 min 0 s 33.3 % 20 s 2.0 GiB" in words
+    assert "score/mean 0.223 0.792 0.223 0.792 mean score of the update's episodes" in words
+    assert "total_episodes 96" in words
+    assert "object at 0x" not in words
 
 
 @pytest.mark.usefixtures("no_library")
