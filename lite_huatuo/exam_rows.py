@@ -206,7 +206,7 @@ def _letters_meant(value: str, options: dict[str, str], told: Mapping[str, str])
     if len(by_letter) == 1 and not told:
         return by_letter
     so_far = next(iter(told.values()), "")
-    for form in (_exact_form, _loose_form):
+    for form in (str, _exact_form, _loose_form):  # as written first: an option may be nothing but a sign
         same = [letter for letter, text in options.items() if form(text) and form(text) == form(value)]
         if same:
             return so_far if so_far in same else same[0]

@@ -176,6 +176,13 @@ def test_a_missing_id_in_a_table_is_no_id() -> None:
     assert len({records.problem_from_row(row, "here").id for row in rows}) == 2
 
 
+def test_an_option_that_is_a_sign_only_is_an_option(tmp_path: Path) -> None:
+    """Found by fuzzing: the row was taken, and refused when it was read again."""
+    check(exam_rows.exam_from_row, {"question": "q", "options": {"A": "x", "B": "."}, "answer_idx": "B"}, tmp_path)
+    row = {"question": "q", "options": {"A": "+", "B": "-"}, "answer": "-"}
+    assert exam_rows.exam_from_row(row, "here").answer_idx == "B"
+
+
 def check(read: Callable[[dict[str, Any], str], Any], row: dict[str, Any], folder: Path) -> None:
     """A row is refused with its place, or becomes a record that can be written and read again."""
     row = json.loads(json.dumps(row))
