@@ -65,7 +65,7 @@ def test_the_harness_gets_the_prompts_that_eval_sends(beside: ModuleType, tmp_pa
         ("The answer is E.", "regex: a letter that is no option"),
         ("The answer is A or B.", "regex alone: left open or not finished"),
         ("The answer is A.\nThe answer is C.", "regex alone: several answers stated"),
-        ("The answer is A. Wait, that is wrong. So the answer is C.", "both, and not the same"),
+        ("The answer is A. Wait, the pulses differ between the arms. So the answer is C.", "both, and not the same"),
         ("Correct option: B", "strict alone: in other words than the regex's"),
     ],
 )
