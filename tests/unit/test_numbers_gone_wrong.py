@@ -13,15 +13,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
+from lite_huatuo import jsonl
+from lite_huatuo import recipe as recipes
 from lite_huatuo.errors import BackendError, RecordError, WatchStop
 from lite_huatuo.models import backends
 from lite_huatuo.models.shared_base import SharedBase
-from lite_huatuo.training import finite, metrics, ppo, ppo_math, ppo_update, reward, rollout, vllm_engine
+from lite_huatuo.run_dir import RunDir
+from lite_huatuo.training import finite, metrics, ppo, ppo_math, ppo_update, reward, rollout, sft, vllm_engine
 from lite_huatuo.training.ppo_update import Learner
 from lite_huatuo.verifier.base import Item, Verdict
 from lite_huatuo.verifier.classifier import ClassifierVerifier
 from lite_huatuo.verifier.ensemble import EnsembleVerifier
+from tests import tiny
 from tests.stage.test_learning import collected, episodes, make
 
 NAN, INF = float("nan"), float("inf")
@@ -299,3 +304,29 @@ def test_sft_leaves_a_broken_step_out_counts_it_and_stops_after_some() -> None:
         step(NAN)
     with pytest.raises(WatchStop, match="SFT, step 4: 5 steps in a row had a gradient that is not finite"):
         step(NAN)
+
+
+def test_stage_one_goes_on_after_a_broken_step(
+    toy: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three optimizer steps, the second of them broken; its line tells, and the adapter is sound."""
+    from trl import SFTTrainer
+
+    tree = tiny.short_recipe(toy)
+    tree["data"].update(sft_limit=12, sft_eval_share=0.0, heldout_limit=2)
+    tree["sft"].update(epochs=1.0, batch_size=4, microbatch_size=4, early_checkpoints=[])
+    recipe = recipes.check(tree, "broken step")
+    actual = SFTTrainer.compute_loss
+
+    def broken(self: Any, *given: Any, **named: Any) -> Any:
+        return actual(self, *given, **named) * (NAN if self.state.global_step == 1 else 1.0)
+
+    monkeypatch.setattr(SFTTrainer, "compute_loss", broken)
+    run = RunDir.create(tmp_path / "run", recipe.model_dump())
+    sft.train(recipe, run)
+    lines = [row for _, row in jsonl.iter_rows(run.stage("sft") / "metrics.jsonl")]
+    assert [row["sft/skipped_steps"] for row in lines] == [0, 1, 0]
+    assert ["sft/gradient_norm" in row for row in lines] == [True, False, True]
+    state = load_file(run.final("sft") / "adapter_model.safetensors")
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state.values())
+    assert any(bool(tensor.any()) for name, tensor in state.items() if "lora_B" in name), "the others were taken"
