@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-slow lint docs bench clean
+.PHONY: demo test test-slow lint docs bench outdated clean
 
 .venv/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv .venv
@@ -42,6 +42,11 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/sft.py --rounds 2
 	$(BIN)/python benchmarks/growth.py --updates 1 --png growth.png
 	$(BIN)/python benchmarks/ppo_update.py --updates 2 --minibatches 1 --quantization none --contenders ours ours-trunk floor
+
+# Once a week: what is newer than constraints.txt. What to do with the answer: docs/reliability.md, "Supply chain".
+outdated: .venv/ready
+	$(BIN)/pip list --outdated --disable-pip-version-check
+	$(BIN)/python docs/dependencies.py --check
 
 clean:
 	rm -rf .venv build dist *.egg-info
