@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -93,6 +94,26 @@ def write_text(path: Path, text: str) -> None:
 def dumps(row: dict[str, Any]) -> str:
     """Return the one-line JSON of a row, non-ASCII text readable."""
     return json.dumps(row, ensure_ascii=False, allow_nan=False)
+
+
+def sealed(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with a checksum of its other fields, in `check`."""
+    return {**row, "check": _checksum(row)}
+
+
+def iter_sealed(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield as `iter_rows` does rows that were `sealed`; RecordError where one is not as it was written."""
+    for where, row in iter_rows(path):
+        if row.get("check") != _checksum(row):
+            raise RecordError(
+                f"{where}: changed since it was written; remove this line, and what it told is made again"
+            )
+        yield where, row
+
+
+def _checksum(row: dict[str, Any]) -> str:
+    text = json.dumps({name: value for name, value in row.items() if name != "check"}, sort_keys=True)
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _open(path: Path) -> BinaryIO:

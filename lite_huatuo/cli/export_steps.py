@@ -46,7 +46,7 @@ class Request:
     @property
     def adapter(self) -> Path:
         """The folder of the adapter that is exported."""
-        return self.run.final(self.stage)
+        return self.run.sound(self.stage)
 
     @property
     def base(self) -> dict[str, Any]:

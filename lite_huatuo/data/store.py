@@ -9,6 +9,7 @@ alone. A reply is durable (fsync) when `finish` returns.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import queue
 import sqlite3
@@ -27,7 +28,7 @@ SCHEMA = """
 create table if not exists replies (
     key text primary key, step text not null, model text not null, text text not null, finish text not null,
     input integer not null, cached integer not null, written integer not null, output integer not null,
-    dollars real not null, created real not null
+    dollars real not null, created real not null, digest text
 ) without rowid;
 create table if not exists calls (
     id integer primary key, key text not null, step text not null, model text not null,
@@ -135,13 +136,18 @@ class Store:
         self._lock.close()
 
     def get(self, key: str) -> Reply | None:
-        """Return the reply to a request, None where there is none yet."""
+        """Return the reply to a request, None where there is none yet. RecordError where it was changed on the disk."""
         found = self._read(
-            "select text, finish, input, cached, written, output, dollars from replies where key = ?", key
+            "select text, finish, input, cached, written, output, dollars, digest from replies where key = ?", key
         )
         if not found:
             return None
-        text, finish, read, cached, written, output, dollars = found[0]
+        text, finish, read, cached, written, output, dollars, digest = found[0]
+        if digest not in (None, _digest(key, text, finish)):  # None: kept by a version that made none
+            raise RecordError(
+                f"{self.path}: the reply to request {key[:12]} was changed on the disk; put a copy of the store back, "
+                "or move it away to start with a new one"
+            )
         return Reply(text, finish, Usage(input=read, cached=cached, written=written, output=output), dollars)
 
     def call(self, key: str, step: str, model: str, worst: float) -> Call:
@@ -161,9 +167,9 @@ class Store:
         """Keep a reply; it is on the disk when this returns."""
         usage = reply.usage
         row = (call.key, call.step, call.model, reply.text, reply.finish, usage.input, usage.cached, usage.written,
-               usage.output, reply.dollars, time.time())  # fmt: skip
+               usage.output, reply.dollars, time.time(), _digest(call.key, reply.text, reply.finish))  # fmt: skip
         await self._durable(
-            ("insert or replace into replies values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row),
+            ("insert or replace into replies values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row),
             ("delete from calls where id = ?", (call.id,)),
         )
 
@@ -252,6 +258,11 @@ def ledger(path: Path) -> list[LedgerRow]:
         raise RecordError(_told(path, error)) from None
 
 
+def _digest(key: str, text: str, finish: str) -> str:
+    """Return what tells that a reply is as it was kept."""
+    return hashlib.sha256(f"{key}\0{finish}\0{text}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 def _insert(call: Call) -> tuple[str, tuple[Any, ...]]:
     """Return the SQL that notes a call as sent, at the most it can cost."""
     row = (call.id, call.key, call.step, call.model, call.worst, time.time())
@@ -287,6 +298,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("pragma synchronous = full")
     if not tables:
         connection.executescript(f"begin; {SCHEMA} pragma application_id = {APPLICATION}; commit;")
+    elif "digest" not in [row[1] for row in connection.execute("pragma table_info(replies)")]:
+        connection.execute("alter table replies add column digest text")
     return connection
 
 

@@ -1,7 +1,7 @@
 """Predictions on disk: one row for each question and run, kept as replies come, never asked for twice.
 
     <folder>/<benchmark>.jsonl   {id, run, asked, options, shuffled, right, reply, tokens, stopped, readings, reading,
-                                 correct}
+                                 correct, check}
     <folder>/<benchmark>.settings.json
     <folder>/report.json         {benchmark: summary}
 
@@ -93,12 +93,13 @@ class Predictions:
 
     def keep(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows; they are on the disk when this returns."""
-        jsonl.append(self.path, rows)
-        self.rows.update({(kept["id"], kept["run"]): kept for kept in rows})
+        written = [jsonl.sealed(kept) for kept in rows]
+        jsonl.append(self.path, written)
+        self.rows.update({(kept["id"], kept["run"]): kept for kept in written})
 
     def read_again(self, rule: str) -> None:
         """Read every kept reply with today's rules; the file is rewritten where that changes anything."""
-        fresh = {key: read_again(kept, rule) for key, kept in self.rows.items()}
+        fresh = {key: jsonl.sealed(read_again(kept, rule)) for key, kept in self.rows.items()}
         if fresh != self.rows:
             self.rows = fresh
             jsonl.write(self.path, fresh.values())
@@ -126,7 +127,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tup
 def read(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a predictions file; a row that is none is told with its place."""
     found = []
-    for where, kept in jsonl.iter_rows(path):
+    for where, kept in jsonl.iter_sealed(path):
         missing = _FIELDS - set(kept)
         if missing:
             raise RecordError(f"{where}: no prediction: {', '.join(sorted(missing))} missing; begin with --overwrite")

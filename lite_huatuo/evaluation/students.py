@@ -185,7 +185,7 @@ def _of_run(folder: Path, stage: str | None, every: bool) -> Local:
         raise CheckpointError(f"{folder}: {stage} is not finished; run `lite-huatuo train --resume` on it first")
     loaded = backends.load(**recipe.base.model_dump(), device_map=recipe.device_map())
     limit = recipe.ppo.rollout.max_reply_length
-    adapters = {name: run.final(name) for name in chosen if name != BASE}
+    adapters = {name: run.sound(name) for name in chosen if name != BASE}
     if not adapters:
         return Local(loaded.model, loaded.tokenizer, {BASE: contextlib.nullcontext}, limit)
     shared = SharedBase.from_adapters(loaded, adapters, ())

@@ -196,7 +196,7 @@ def open_run(folder: Path, stage: str | None) -> tuple[LocalWriter, str]:
     sizes = {"batch_size": limits["batch_size"], "max_tokens": limits["max_reply_length"]}
     if named == "base":
         return _without_adapter(loaded, identity, **sizes), named
-    adapter = run.final(named)
+    adapter = run.sound(named)
     shared = SharedBase.from_adapters(loaded, {"actor": adapter}, ())
     identity["adapter"] = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()[:16]
     return LocalWriter(shared, "actor", identity, **sizes), named

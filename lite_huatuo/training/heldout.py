@@ -37,7 +37,7 @@ def evaluate(
     Batches are the same however often the work is interrupted: one that is whole in the file is not answered again.
     Each of several processes answers a batch at a time; the main one writes.
     """
-    done = processes.once(lambda: {row["id"] for _, row in jsonl.iter_rows(path)} if path.exists() else set())
+    done = processes.once(lambda: _answered(path))
     queries = {problem.id: shared.tokenizer.query(problem.question) for problem in problems}
     order = sorted(problems, key=lambda problem: (len(queries[problem.id]), problem.id))
     progress.start(f"evaluate {path.stem.split('.')[-1]}", len(order))
@@ -58,10 +58,16 @@ def evaluate(
             judge(episodes, verifier)
             rows = processes.merge([prediction(episode) for episode in episodes])
             if processes.main:
-                jsonl.append(path, [row for row in rows if row["id"] not in done])
+                jsonl.append(path, [jsonl.sealed(row) for row in rows if row["id"] not in done])
         progress.advance(len(group))
     wanted = {problem.id for problem in problems}
-    return processes.once(lambda: summarise([row for _, row in jsonl.iter_rows(path) if row["id"] in wanted]))
+    return processes.once(lambda: summarise([row for _, row in jsonl.iter_sealed(path) if row["id"] in wanted]))
+
+
+def _answered(path: Path) -> set[str]:
+    """Return the ids of the problems whose replies are whole in the file."""
+    jsonl.drop_torn_tail(path)
+    return {row["id"] for _, row in jsonl.iter_sealed(path)} if path.exists() else set()
 
 
 def prediction(episode: Episode) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lite_huatuo import jsonl
+from lite_huatuo import jsonl, manifest
 from lite_huatuo import recipe as recipes
 from lite_huatuo.models import backends
 from lite_huatuo.models.shared_base import SharedBase
@@ -46,6 +46,7 @@ def student(toy: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Ru
                 parameter.add_(torch.randn_like(parameter), alpha=0.2)
         run.final(stage).parent.mkdir(parents=True)
         shared.save("actor", run.final(stage))
+        manifest.seal(run.final(stage).parent)
     return run
 
 

@@ -113,7 +113,8 @@ def test_what_failed_is_counted_and_asked_again(tmp_path: Path) -> None:
 def test_kept_replies_are_read_with_todays_rules(tmp_path: Path) -> None:
     evaluate(Scripted(), tmp_path)
     path = tmp_path / "medqa.jsonl"
-    jsonl.write(path, [{**row, "readings": {"strict": "C"}, "correct": False} for _, row in jsonl.iter_rows(path)])
+    old = [{**row, "readings": {"strict": "C"}, "correct": False} for _, row in jsonl.iter_rows(path)]
+    jsonl.write(path, map(jsonl.sealed, old))
     writer = Scripted()
     assert evaluate(writer, tmp_path)["accuracy"] == 1.0
     assert writer.asked == []
@@ -125,7 +126,8 @@ def test_kept_replies_are_read_with_todays_rules(tmp_path: Path) -> None:
     [
         ("medqa.settings.json", "{", "damaged"),
         ("report.json", "[", "damaged"),
-        ("medqa.jsonl", '{"id": 1}\n', "no prediction"),
+        ("medqa.jsonl", '{"id": 1}\n', r"medqa.jsonl:1: changed since it was written; remove this line"),
+        ("medqa.jsonl", jsonl.dumps(jsonl.sealed({"id": 1})) + "\n", "no prediction"),
         ("medqa.jsonl", "nonsense\n", "not valid JSON"),
     ],
 )

@@ -40,7 +40,7 @@ def write(folder: Path, right: str, benchmark: str = "b", *, run: int = 0, ids: 
         for n, sign in enumerate(right)
         if sign != "."
     ]
-    jsonl.append(folder / f"{benchmark}.jsonl", rows)
+    jsonl.append(folder / f"{benchmark}.jsonl", map(jsonl.sealed, rows))
     return folder
 
 
@@ -117,7 +117,8 @@ def test_what_cannot_be_compared_is_told(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="no question was answered in both"):
         compare.compare(first, write(tmp_path / "d", "+", ids="x"))
     changed = write(tmp_path / "e", "+")
-    jsonl.write(changed / "b.jsonl", [{**row, "asked": "else"} for _, row in jsonl.iter_rows(changed / "b.jsonl")])
+    other = [jsonl.sealed({**row, "asked": "else"}) for _, row in jsonl.iter_rows(changed / "b.jsonl")]
+    jsonl.write(changed / "b.jsonl", other)
     with pytest.raises(RecordError, match="another one"):
         compare.compare(first, changed)
     assert "temperature is 0.0" in compare.compare(first, write(tmp_path / "f", "++", temperature=1.0)).notes[0]

@@ -225,3 +225,15 @@ def test_keep_rewrites_with_the_wanted_rows_and_without_a_torn_tail(path: Path) 
 def test_keep_leaves_a_missing_file_missing(path: Path) -> None:
     jsonl.keep(path, lambda row: True)
     assert not path.exists()
+
+
+@given(ROWS)
+def test_a_sealed_row_is_told_from_a_changed_one(rows: list[dict]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        jsonl.append(path, map(jsonl.sealed, rows))
+        kept = [row for _, row in jsonl.iter_sealed(path)] if path.exists() else []
+        assert [row | {"check": 0} for row in kept] == [row | {"check": 0} for row in rows]
+        jsonl.append(path, [{**jsonl.sealed({"a": 1}), "a": 2}])
+        with pytest.raises(RecordError, match=rf"rows.jsonl:{len(rows) + 1}: changed since it was written"):
+            list(jsonl.iter_sealed(path))

@@ -185,3 +185,22 @@ def test_a_write_that_fails_is_told_to_whoever_waits(path: Path) -> None:
                 await keep(store, key)
 
     use(path, work)
+
+
+def test_a_reply_that_was_changed_on_the_disk_is_not_used(path: Path) -> None:
+    use(path, lambda store: keep(store, "k"))
+    with sqlite3.connect(path) as connection:
+        connection.execute("update replies set text = replace(text, 'done', 'gone')")
+    connection.close()
+    with Store(path) as store, pytest.raises(RecordError, match="the reply to request k was changed on the disk"):
+        store.get("k")
+
+
+def test_a_store_from_before_checksums_is_still_read(path: Path) -> None:
+    use(path, lambda store: keep(store, "old"))
+    with sqlite3.connect(path) as connection:
+        connection.execute("alter table replies drop column digest")
+    connection.close()
+    use(path, lambda store: keep(store, "new"))
+    with Store(path) as store:
+        assert (store.get("old"), store.get("new")) == (REPLY, REPLY)
