@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lite_huatuo.cli import terminal
+from lite_huatuo.errors import LiteHuatuoError
 
 if TYPE_CHECKING:
     from lite_huatuo.recipe import Recipe
@@ -107,7 +108,7 @@ def _run(
         else:
             RunDir.create(path, recipe.model_dump(), overwrite=overwrite)
 
-    run = RunDir(path, writes=together.main)
+    run, opened = RunDir(path, writes=together.main), False
     try:
         with (
             stopping.on_signals() as stop,
@@ -116,6 +117,7 @@ def _run(
             Display() if together.main else nullcontext(Quiet()) as display,
         ):
             together.once(open_run)
+            opened = True
             if stage != "ppo":
                 from lite_huatuo.training import sft
 
@@ -124,7 +126,13 @@ def _run(
                 from lite_huatuo.training import ppo
 
                 ppo.train(recipe, run, display, accept_verifier=accept_verifier, processes=together, stop=stop)
+    except LiteHuatuoError as error:
+        if opened:
+            run.event("failed", error=str(error))
+        raise
     except KeyboardInterrupt:
+        if opened:
+            run.event("interrupted")
         if together.count == 1:  # else the process that started them says so
             say_how_to_go_on(recipe, path)
         raise

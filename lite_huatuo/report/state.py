@@ -44,9 +44,11 @@ def read(
         return State("finished", "Finished", text)
     if stage is None and not any(metrics.values()):
         return State("new", "Not started", ["No stage has started.", *text])
-    if _watch_stopped(recipe, events):
+    ended = names[-1:] in (["failed"], ["interrupted"])
+    if _watch_stopped(recipe, events[:-1] if ended else events):
         return State("watched", "Stopped by the watch", text)
-    if last_write is not None and now - last_write > quiet_limit(metrics["ppo"]):
+    quiet = last_write is not None and now - last_write > quiet_limit(metrics["ppo"])
+    if quiet or ended:
         if marks and marks[-1] == "sft finished":
             return State("finished", "SFT finished, PPO not started", text)
         return State("stopped", f"Stopped{f' in {stage}' if stage else ''}", text)

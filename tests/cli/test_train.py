@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lite_huatuo import jsonl
+from lite_huatuo.errors import BackendError
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
 
@@ -217,3 +219,19 @@ def test_interrupt_exits_130_and_says_how_to_go_on(
     code, _, err = run("train", "--recipe", recipe_file, "--run", tmp_path / "r")
     assert code == 130
     assert "--resume" in err
+    assert [row["event"] for _, row in jsonl.iter_rows(tmp_path / "r" / "events.jsonl")] == ["created", "interrupted"]
+
+
+def test_a_run_that_fails_says_why_in_its_folder_and_one_that_was_refused_is_left_alone(
+    run, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lite_huatuo.training import sft
+
+    def fail(*_: object, **__: object) -> None:
+        raise BackendError("the card is on fire")
+
+    monkeypatch.setattr(sft, "train", fail)
+    for _ in range(2):  # the second is refused: the folder exists
+        assert run("train", "--recipe", recipe_file, "--run", tmp_path / "r")[0] == 1
+    events = [(row["event"], row.get("error")) for _, row in jsonl.iter_rows(tmp_path / "r" / "events.jsonl")]
+    assert events == [("created", None), ("failed", "the card is on fire")]

@@ -191,6 +191,8 @@ def test_the_state_is_read_from_events_and_time() -> None:
     assert told([], []) == "new"
     assert told([started]) == "running"
     assert told([started], quiet=state.QUIET + 1) == "stopped"
+    assert told([started, {"event": "failed"}]) == told([started, {"event": "interrupted"}]) == "stopped"
+    assert told([started, warned, {"event": "failed", "error": "update 8: stopped"}]) == "watched"
     slow = [{"update": 1, "time/rollout_seconds": 400.0, "time/learning_seconds": 100.0}]
     assert told([started], slow, quiet=2499) == "running", "an update takes 500 seconds"
     assert told([started], slow, quiet=2501) == "stopped"
