@@ -132,7 +132,7 @@ def accelerate(
     count = processes or recipe.launch.processes * machines
     launch.check(recipe, count)
     config = launch.accelerate_config(count, machines=machines, address=address)
-    click.echo(yaml.safe_dump(config, sort_keys=False), nl=False)
+    terminal.say(yaml.safe_dump(config, sort_keys=False), nl=False)
 
 
 def purpose(text: str) -> str:

@@ -11,6 +11,7 @@ import yaml
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from lite_huatuo import manifest
 from lite_huatuo import recipe as recipes
 from tests import tiny
 from tests.unit import test_compare_students as predictions
@@ -24,6 +25,7 @@ def run_folder(toy: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
     network = AutoModelForCausalLM.from_pretrained(toy["model"], dtype=torch.float32)
     config = LoraConfig(r=4, target_modules=["q_proj"], use_dora=True, task_type="CAUSAL_LM", init_lora_weights=False)
     get_peft_model(network, config).save_pretrained(folder / "sft" / "final" / "actor")
+    manifest.seal(folder / "sft" / "final")
     (folder / "eval").mkdir()
     recipe = recipes.check(tiny.toy_recipe(toy), "toy")
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump()))
@@ -84,7 +86,7 @@ def test_the_adapter_alone_loads_with_peft_and_says_what_vllm_would_say(
     ("words", "code", "message"),
     [
         (["--push"], 2, "the recipe has no export.repo; give user/name"),
-        (["--stage", "ppo"], 1, "no adapter can be read here"),
+        (["--stage", "ppo"], 1, "no PPO adapter; run `lite-huatuo train --stage ppo` first"),
         (["--gguf", "f16", "--adapter"], 2, "--gguf: needs the merged model"),
         (["--onto", "nowhere"], 2, "'nowhere' is not one of"),
     ],

@@ -132,7 +132,7 @@ def test_mistakes_are_told(run, problems: Path, tmp_path: Path) -> None:
 def test_a_runs_student_is_asked(run, toy: dict[str, str], toy_run: RunDir, tmp_path: Path) -> None:
     """At each temperature as often as asked, greedy once; the same seed gives the same pairs."""
     words = ("verifier", "build", toy["problems"], "--judge", "exact", "--run", toy_run.path, "--limit", 12)
-    words = (*words, "--samples", 2, "--temperature", 0, "--temperature", 1.0, "--attacks", 0, "--test-share", 0)
+    words = (*words, "--samples", 2, "--temperature", 0, "--temperature", 2.0, "--attacks", 0, "--test-share", 0)
     made = []
     for name in ("once", "again"):
         code, _, err = run(*words, "--to", tmp_path / name)
@@ -145,5 +145,5 @@ def test_a_runs_student_is_asked(run, toy: dict[str, str], toy_run: RunDir, tmp_
     rows = [json.loads(line) for line in made[0].splitlines()]
     asked = [row for row in rows if row["temperature"] is not None]
     assert asked
-    assert {row["temperature"] for row in asked} <= {0.0, 1.0}
+    assert {row["temperature"] for row in asked} <= {0.0, 2.0}
     assert any(row["final_response"] in CURES for row in asked)  # what the toy student was taught to say

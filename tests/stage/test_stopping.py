@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lite_huatuo import lock, stopping
+from lite_huatuo import jsonl, lock, stopping
 from lite_huatuo.errors import CheckpointError
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
@@ -128,11 +128,13 @@ def start(recipe: Path, folder: Path, *words: str) -> subprocess.Popen[str]:
 def test_the_command_says_how_to_go_on_and_holds_its_folder(
     whole: RunDir, sparse: Recipe, tmp_path: Path, number: int, code: int
 ) -> None:
-    file = tmp_path / "sparse.yaml"
-    file.write_text(yaml.safe_dump(sparse.model_dump()))
-    folder = after_sft(whole, sparse, tmp_path / "run").path
+    longer = sparse.model_copy(update={"ppo": sparse.ppo.model_copy(update={"total_episodes": 8 * 30})})
+    file = tmp_path / "longer.yaml"
+    file.write_text(yaml.safe_dump(longer.model_dump()))
+    folder = after_sft(whole, longer, tmp_path / "run").path
+    metrics = folder / "ppo" / "metrics.jsonl"
     process = start(file, folder, "--resume")
-    while not (folder / "ppo" / "metrics.jsonl").exists():
+    while not metrics.exists() or len(metrics.read_text().split("\n")) < 4:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     with (
@@ -148,8 +150,8 @@ def test_the_command_says_how_to_go_on_and_holds_its_folder(
     assert len(list((folder / "ppo" / "checkpoints").glob("update-*"))) == 1
     run = RunDir.open(folder)
     with lock.locked(folder, "test"):  # it was given back
-        ppo.train(sparse, run)
-    assert_same_run(whole, run)
+        ppo.train(longer, run)
+    assert [row["update"] for _, row in jsonl.iter_rows(metrics)] == list(range(31))
 
 
 def test_the_lock_of_a_process_that_was_killed_is_nobodys(tmp_path: Path) -> None:

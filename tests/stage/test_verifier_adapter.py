@@ -143,7 +143,7 @@ def test_a_run_judged_by_its_own_base(
     ppo.train(recipe, run, accept_verifier=True)
     assert set(heldout.read_report(run.path / "eval")) == {"base", "sft", "ppo"}
     assert {path.name for path in run.stage("ppo").joinpath("final").iterdir()} == {
-        "actor", "critic", "reference", "value_head.safetensors",
+        "actor", "critic", "reference", "value_head.safetensors", "manifest.json",
     }  # fmt: skip
 
 
