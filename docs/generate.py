@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,8 +27,12 @@ from lite_huatuo.training.metrics import METRICS
 from lite_huatuo.verifier.metrics import Share
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # for the tests' table of floors
+from tests.test_floors import FLOORS  # noqa: E402
+
 FILES = (
     "README.md",
+    "CONTRIBUTING.md",
     *(f"docs/{page}.md" for page in ("cli", "data", "evaluation", "recipes", "metrics", "planning")),
 )
 BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -138,7 +143,29 @@ def plan_example() -> str:
     return f"```\n{CliRunner().invoke(cli, words.split(), catch_exceptions=False).stdout}```\n"
 
 
+def floors() -> str:
+    """Return the picture of the floors, from the table that the tests hold."""
+    lines = []
+    for floor, modules in sorted(FLOORS.items(), reverse=True):
+        rooms: dict[str, list[str]] = {}
+        for module in modules:
+            folder, _, name = module.partition(".")
+            rooms.setdefault(folder if name else "", []).append(name or folder)
+        for number, folder in enumerate(sorted(rooms)):
+            part = f"{folder + ': ' if folder else ''}{', '.join(filter(None, rooms[folder]))}"
+            lines += textwrap.wrap(
+                part,
+                width=100,
+                initial_indent="    " if number else f" {floor}  ",
+                subsequent_indent="      ",
+                break_on_hyphens=False,
+            )
+        lines.append(" " + "─" * 100)
+    return "\n".join(["```", *lines[:-1], "```", ""])
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    "floors": floors,
     "price-table": price_table,
     "plan-table": plan_table,
     "plan-example": plan_example,
