@@ -63,7 +63,7 @@ def test_the_harness_gets_the_prompts_that_eval_sends(beside: ModuleType, tmp_pa
         ("The answer is B.", "read alike"),
         ("A. a\nB. b", "read by neither"),
         ("The answer is E.", "regex: a letter that is no option"),
-        ("The answer is A or B.", "regex alone: left open or not finished"),
+        ("The answer is A or B.", "regex alone: not clear enough for strict"),
         ("The answer is A.\nThe answer is C.", "regex alone: several answers stated"),
         ("Correct option: B", "strict alone: in other words than the regex's"),
     ],
