@@ -128,7 +128,9 @@ def why(strict: str | None, regex: str | None, reply: str, options: dict[str, st
         return "regex: a letter that is no option"
     if strict is None:
         stated = {answers.read(rule, reply, options) for rule in ("first_stated", "last_stated")}
-        return "regex alone: " + ("several answers stated" if len(stated - {None}) > 1 else "not clear enough for strict")
+        return "regex alone: " + (
+            "several answers stated" if len(stated - {None}) > 1 else "not clear enough for strict"
+        )
     return "strict alone: in other words than the regex's" if regex is None else "both, and not the same"
 
 
