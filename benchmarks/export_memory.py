@@ -5,9 +5,11 @@
 The model is a random Llama in bfloat16 (hidden 2048, 32,000 tokens; 10 layers are 1.3 GB, 37 are 4.1 GB, in files of at
 most 1 GB), the adapter a random LoRA of rank 16 on all its linear layers. Every contender runs in a process of its own,
 by turns; peak is that process's largest resident memory, less what it had when it had imported torch and transformers
-(`over`), seconds are of the work alone. `stream` writes without checks, `stream, checked` is what `lite-huatuo export
---tensors-only` does, `peft` loads, merges and saves in bfloat16, `copy` copies the base's files and flushes them.
-Results go to a temporary folder, which must hold three times the model. On a busy machine read the median.
+(`over`), seconds are of the work alone, on the clock and of the processor (user and system). `stream` writes without
+checks, `stream, checked` is what `lite-huatuo export --tensors-only` does, `peft` loads, merges and saves in bfloat16,
+`copy` copies the base's files and flushes them.
+Results go to a temporary folder, which must hold three times the model. On a busy machine read the processor's seconds.
+The last two columns are the clock's seconds as a multiple of `copy`'s, and the peak as a share of `peft`'s.
 """
 
 from __future__ import annotations
@@ -115,14 +117,19 @@ def contend(name: str, folder: Path, to: Path, onto: str) -> dict[str, float]:
     from transformers import AutoModelForCausalLM  # noqa: F401
 
     torch.set_num_threads(1)
-    before, start = peak(), time.monotonic()
+    before, start, used = peak(), time.monotonic(), time.process_time()
     if name == "copy":
         copy(folder, to)
     elif name == "peft":
         with_peft(folder, to)
     else:
         stream(folder, to, onto, check=name == "stream, checked")
-    return {"seconds": time.monotonic() - start, "peak": peak(), "over": peak() - before}
+    return {
+        "seconds": time.monotonic() - start,
+        "processor": time.process_time() - used,
+        "peak": peak(),
+        "over": peak() - before,
+    }
 
 
 def peak() -> float:
@@ -143,18 +150,22 @@ def measure(layers: int, rounds: int, onto: list[str], only: list[str]) -> None:
                 found.setdefault((name, promise), []).append(json.loads(done.stdout.splitlines()[-1]))
                 shutil.rmtree(folder / "out")
                 print(f"{name}, {promise}: {done.stdout.splitlines()[-1]}", file=sys.stderr, flush=True)
-        print(
-            f"{layers} layers, {size:.2f} GB, {rounds} rounds; median seconds (all), peak MiB, of it over the imports"
+        print(f"{layers} layers, {size:.2f} GB, {rounds} rounds; medians: seconds, the processor's, MiB, over imports")
+        table(
+            {(f"{name}, onto {promise}" if "stream" in name else name): runs for (name, promise), runs in found.items()}
         )
-        for (name, promise), runs in found.items():
-            seconds = sorted(run["seconds"] for run in runs)
-            figures = [statistics.median(run[key] for run in runs) for key in ("peak", "over")]
-            every = " ".join(f"{each:.1f}" for each in seconds)
-            label = name if "stream" not in name else f"{name}, onto {promise}"
-            print(
-                f"{label:<30} {statistics.median(seconds):6.1f} ({every})  {figures[0]:7.0f} {figures[1]:7.0f}",
-                flush=True,
-            )
+
+
+def table(found: dict[str, list[dict[str, float]]]) -> None:
+    """Print a line for each contender: medians, and the time and memory beside those of copy and peft."""
+    medians = {
+        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in found.items()
+    }
+    for name, each in medians.items():
+        line = f"{name:<30} {each['seconds']:6.1f} {each['processor']:6.1f} {each['peak']:7.0f} {each['over']:7.0f}"
+        for other, key in (("copy", "seconds"), ("peft", "peak")):
+            line += f"  {each[key] / medians[other][key]:5.2f}" if other in medians else "      -"
+        print(line, flush=True)
 
 
 def main() -> None:

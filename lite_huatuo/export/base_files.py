@@ -97,11 +97,15 @@ def header(path: Path) -> dict[str, Info]:
         raise ExportError(f"{path}: cannot be read as safetensors ({error})") from None
 
 
-def rows(path: Path, name: str, start: int, stop: int) -> Tensor:
-    """Return rows of a tensor, all of a scalar. The file is opened anew each time, so that no page stays mapped."""
+def rows(path: Path, name: str, start: int, stop: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Return rows of a tensor, all of a scalar, as `dtype` or as stored.
+
+    The file is opened anew each time and its bytes are copied once, so that no page stays mapped.
+    """
     with safe_open(path, "pt") as file:
         part = file.get_slice(name)
-        return part[start:stop].clone() if part.get_shape() else file.get_tensor(name).clone()
+        found = part[start:stop] if part.get_shape() else file.get_tensor(name)
+        return found.to(dtype or found.dtype, copy=True)
 
 
 def spans(shape: tuple[int, ...], pieces: int = 1) -> Iterator[tuple[int, int]]:

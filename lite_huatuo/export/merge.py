@@ -2,7 +2,7 @@
 
 Two promises. `base`: the original 16-bit base plus the adapter, the better general model, close to what was trained.
 `trained`: the dequantised 4-bit base plus the adapter, exactly the model that was trained. Sums are made in float32 and
-rounded once. Memory holds some rows of one tensor (`trained`: one tensor), never the model.
+rounded once. Memory holds some rows of one tensor (`trained`: and that tensor in 4 bit), never the model.
 
 Work is done in `.exporting-<name>` beside the result and renamed when it is whole and proven. A killed export goes on
 from the shards that were finished.
@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ from torch import Tensor
 
 from lite_huatuo import jsonl
 from lite_huatuo.errors import ExportError
-from lite_huatuo.export import base_files, logit_parity, plan, shard_writer, side_files, tensor_parity
+from lite_huatuo.export import base_files, four_bit, logit_parity, plan, shard_writer, side_files, tensor_parity
 from lite_huatuo.export.adapter_file import AdapterFile
 from lite_huatuo.export.base_files import BaseFiles
-from lite_huatuo.export.network import Network, describe, four_bit
+from lite_huatuo.export.four_bit import FourBit
+from lite_huatuo.export.network import Network, describe
 from lite_huatuo.export.plan import Made, OutShard
 from lite_huatuo.models import gguf
 
@@ -125,10 +127,15 @@ def pieces(name: str, made: Made, path: Path, adapter: AdapterFile, double: bool
     """Yield the rows of one exported tensor; `double` is None where the base's tensor is taken as it is stored."""
     lora = adapter.lora(name) if name in adapter.loras else None
     whole = adapter.replacement(name) if name in adapter.replaced else None
-    if double is not None:
-        whole = four_bit(base_files.rows(path, made.source, 0, made.stored.shape[0]), double_quantization=double)
-    for start, stop in base_files.spans(made.info.shape):
-        rows = base_files.rows(path, made.source, start, stop) if whole is None else whole[start:stop]
+    kept = None if lora is None and double is None else torch.float32
+    stored = partial(base_files.rows, path, made.source, dtype=kept)
+    cuts = list(base_files.spans(made.info.shape)) if double is None else four_bit.cuts(made.info.shape)
+    packed = None if double is None else FourBit((stored(*cut) for cut in cuts), double_quantization=double)
+    for start, stop in cuts:
+        if packed is not None:
+            rows = packed.rows(start, stop)
+        else:
+            rows = stored(start, stop) if whole is None else whole[start:stop]
         yield (rows if lora is None else lora.merged(rows.float(), start)).to(made.info.dtype)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from lite_huatuo.models import backends
 
@@ -36,13 +35,3 @@ def describe(folder: str, revision: str | None) -> Network:
         )
     layers = (name for name, module in model.named_modules() if isinstance(module, Linear4bit))
     return Network(config, frozenset(f"{name}.weight" for name in layers), tied)
-
-
-def four_bit(weight: Tensor, *, double_quantization: bool) -> Tensor:
-    """Return float32 weights (out, in) quantised to NF4 as the loader does it, and dequantised."""
-    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
-
-    packed, state = quantize_4bit(
-        weight.float().contiguous(), blocksize=64, compress_statistics=double_quantization, quant_type="nf4"
-    )
-    return dequantize_4bit(packed, state)
