@@ -24,10 +24,11 @@ def compare(folder: Path, adapter: Path, *, base: Log, onto: str, dtype: str) ->
 
     Above `parity.TOLERANCE` raise an ExportError. Models are loaded one after another, in float32.
     """
-    need = MARGIN * 4 * _parameters(folder)
-    free = psutil.virtual_memory().available
+    need, device = MARGIN * 4 * _parameters(folder), backends.own_device()
+    free = _free(device)
     if need > free:
-        return {"logits": f"not compared: needs {need / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are available"}
+        have = f"{free / 2**30:.1f} are available on {device}"
+        return {"logits": f"not compared: needs {need / 2**30:.1f} GiB of memory, {have}"}
     base = {**base, "compute_dtype": "float32", "backend": "plain", "keep_dequantised": False}
     trained = _with_adapter(base, adapter)
     same_base = onto == "trained" or base.get("quantization") == "none"
@@ -51,6 +52,11 @@ def compare(folder: Path, adapter: Path, *, base: Log, onto: str, dtype: str) ->
         "greedy_texts": len(parity.PROMPTS),
         "kl_to_trained": drift.kl,
     }
+
+
+def _free(device: torch.device) -> int:
+    """Return the free bytes of the device that models are loaded onto."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def _parameters(folder: Path) -> int:

@@ -91,6 +91,31 @@ def test_a_model_that_does_not_fit_is_proven_by_its_tensors(
     assert 0 < figures["worst_tensor_error"] < 0.5
 
 
+def test_the_memory_that_counts_is_that_of_the_device_models_are_loaded_onto(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(1000, 1000)}, tmp_path / "model.safetensors")
+    card, asked = torch.device("cuda", 1), []
+    monkeypatch.setattr(backends, "own_device", lambda: card)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: asked.append(device) or (2**20, 2**40))
+    found = logit_parity.compare(tmp_path, tmp_path, base={}, onto="base", dtype="bfloat16")
+    assert asked == [card]
+    assert found == {"logits": "not compared: needs 0.0 GiB of memory, 0.0 are available on cuda:1"}
+
+    class Loaded(Exception): ...
+
+    def load(*_: object, **__: object) -> None:
+        raise Loaded
+
+    monkeypatch.setattr(backends, "load", load)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**40, 2**40))
+    monkeypatch.setattr(logit_parity.psutil, "virtual_memory", lambda: pytest.fail("main memory does not count"))
+    with pytest.raises(Loaded):
+        logit_parity.compare(tmp_path, tmp_path, base={}, onto="base", dtype="bfloat16")
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

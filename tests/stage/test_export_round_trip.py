@@ -15,6 +15,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from lite_huatuo import manifest
+from lite_huatuo import manifest
 from lite_huatuo import recipe as recipes
 from tests import tiny
 from tests.mini_hub import MiniHub
@@ -74,6 +75,7 @@ def run_folder(toy: dict[str, str], tmp_path: Path) -> Path:
     network = AutoModelForCausalLM.from_pretrained(toy["model"], dtype=torch.float32)
     config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
     get_peft_model(network, config).save_pretrained(folder / "sft" / "final" / "actor")
+    manifest.seal(folder / "sft" / "final")
     manifest.seal(folder / "sft" / "final")
     (folder / "eval").mkdir()
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipes.check(tree, "toy").model_dump()))
