@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lite_huatuo.cli import terminal
+from lite_huatuo.cli import terminal, troubles
 from lite_huatuo.errors import LiteHuatuoError
 
 if TYPE_CHECKING:
@@ -114,6 +114,9 @@ def _run(
             stopping.on_signals() as stop,
             lock.locked(path, "train") if together.main else nullcontext(),
             together.held_together(),
+            troubles.told(
+                command_to_go_on(recipe, path), memory=f"`lite-huatuo plan --recipe {recipe.name}` tells what to lower"
+            ),
             Display() if together.main else nullcontext(Quiet()) as display,
         ):
             together.once(open_run)
@@ -128,7 +131,8 @@ def _run(
                 ppo.train(recipe, run, display, accept_verifier=accept_verifier, processes=together, stop=stop)
     except LiteHuatuoError as error:
         if opened:
-            run.event("failed", error=str(error))
+            with suppress(OSError):  # the disk may be what failed
+                run.event("failed", error=str(error))
         raise
     except KeyboardInterrupt:
         if opened:
@@ -139,9 +143,14 @@ def _run(
     return run
 
 
+def command_to_go_on(recipe: Recipe, path: Path) -> str:
+    """Return the command that goes on with an interrupted run."""
+    return f"lite-huatuo train --recipe {recipe.name} --run {path} --resume"
+
+
 def say_how_to_go_on(recipe: Recipe, path: Path) -> None:
-    """Print the command that goes on with an interrupted run."""
-    terminal.say(f"interrupted; go on with: lite-huatuo train --recipe {recipe.name} --run {path} --resume", err=True)
+    """Print that command."""
+    terminal.say(f"interrupted; go on with: {command_to_go_on(recipe, path)}", err=True)
 
 
 def show_results(run: RunDir) -> None:

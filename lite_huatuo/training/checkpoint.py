@@ -72,25 +72,31 @@ def save_policy(folder: Path, shared: SharedBase, head: ValueHead, adapters: tup
     put(temporary, folder)
 
 
-def newest(run: RunDir, stage: str, pattern: str, progress: Progress, processes: Processes = ALONE) -> Path | None:
+def newest(
+    run: RunDir, stage: str, pattern: str, progress: Progress, processes: Processes = ALONE, *, in_place: bool = False
+) -> Path | None:
     """Return a stage's newest sound checkpoint (see `latest`); damaged ones are told and stand in the run's events."""
-    path, told = processes.once(lambda: latest(run.stage(stage) / "checkpoints", pattern))
+    path, told = processes.once(lambda: latest(run.stage(stage) / "checkpoints", pattern, in_place=in_place))
     for text in told:
         progress.note(f"warning: {stage}: {text}")
         run.event("damaged checkpoint", stage=stage, text=text)
     return path
 
 
-def latest(folder: Path, pattern: str) -> tuple[Path | None, list[str]]:
+def latest(folder: Path, pattern: str, *, in_place: bool = False) -> tuple[Path | None, list[str]]:
     """Return the newest sound checkpoint in a checkpoints folder, or None, and what is wrong with newer ones.
 
-    What was never finished is deleted, damaged ones are set aside under another name. CheckpointError where all that
-    there are are damaged: to begin again must be the user's choice.
+    What was never finished is deleted (where checkpoints are written `in_place`: those without a manifest), damaged
+    ones are set aside under another name. CheckpointError where all that there are are damaged: to begin again must be
+    the user's choice.
     """
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover)
     told: list[str] = []
     for path in sorted(folder.glob(pattern), key=number, reverse=True):
+        if in_place and not (path / manifest.NAME).exists():
+            shutil.rmtree(path)
+            continue
         wrong = manifest.damage(path)
         if wrong is None:
             return path, told

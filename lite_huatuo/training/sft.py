@@ -115,7 +115,7 @@ def _fit(
     from datasets import Dataset
     from transformers import PrinterCallback
 
-    newest = checkpoint.newest(run, "sft", "checkpoint-*", progress, processes)
+    newest = checkpoint.newest(run, "sft", "checkpoint-*", progress, processes, in_place=True)
     last = 0 if newest is None else checkpoint.number(newest)
     run.rewind("sft", "step", last)
     arguments = trainer_arguments(

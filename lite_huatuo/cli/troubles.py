@@ -1,0 +1,48 @@
+"""What the machine lacks, told in a line: room on the disk, the right to write, memory."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lite_huatuo.errors import BackendError, CheckpointError
+
+DISK = {
+    errno.ENOSPC: "the disk is full; make room",
+    errno.EDQUOT: "your share of the disk is used up; make room",
+    errno.EFBIG: "the file may not grow so large here; raise the limit (ulimit -f)",
+    errno.EROFS: "the disk is read-only; make it writable",
+    errno.EACCES: "you may not write here; ask for the right",
+    errno.EIO: "the disk failed; look after it",
+}
+# What libraries that write in Rust or C++ say of the same; they name no file.
+WORDS = {"No space left": errno.ENOSPC, "File too large": errno.EFBIG, "file write failed": errno.ENOSPC}
+WORDS["PytorchStreamWriter failed"] = errno.ENOSPC
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+@contextmanager
+def told(go_on: str, *, memory: str) -> Iterator[None]:
+    """Turn what the disk or the memory refuses into an error of ours. `go_on` says how, `memory` where to look."""
+    try:
+        yield
+    except MemoryError:
+        raise BackendError(f"out of memory; {memory}") from None
+    except Exception as error:  # of any library: safetensors' own is a plain Exception
+        ours = _ours(error, go_on, memory)
+        if ours is None:
+            raise
+        raise ours from None
+
+
+def _ours(error: Exception, go_on: str, memory: str) -> Exception | None:
+    text = str(error)
+    if any(words in text for words in NO_MEMORY):
+        return BackendError(f"out of memory ({text.strip().split(chr(10))[0]}); {memory}")
+    number = error.errno if isinstance(error, OSError) else None
+    number = number or next((each for words, each in WORDS.items() if words in text), None)
+    if number in DISK:
+        where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        return CheckpointError(f"{where}{DISK[number]}, then go on: {go_on}. What was saved before is whole")
+    return None

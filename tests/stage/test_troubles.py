@@ -1,0 +1,113 @@
+"""A disk that takes no more, and memory that is used up: one line, nothing lost, and the same run in the end."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lite_huatuo import jsonl
+from lite_huatuo.cli import troubles
+from lite_huatuo.errors import BackendError, CheckpointError
+from lite_huatuo.recipe import Recipe
+from lite_huatuo.run_dir import RunDir
+from lite_huatuo.training import ppo, sft
+from tests.stage.comparing import assert_same_run
+
+
+def small_files() -> None:
+    """Let no file of this process grow beyond 40 kB: an adapter is larger, a line of metrics is not."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+
+
+@pytest.fixture(scope="module")
+def whole(short_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    run = RunDir.create(tmp_path_factory.mktemp("whole") / "run", short_recipe.model_dump())
+    sft.train(short_recipe, run)
+    ppo.train(short_recipe, run)
+    return run
+
+
+@pytest.mark.parametrize("stage", ["sft", "ppo"])
+def test_a_disk_that_takes_no_more_costs_nothing(
+    whole: RunDir, short_recipe: Recipe, tmp_path: Path, stage: str
+) -> None:
+    file, folder = tmp_path / "short.yaml", tmp_path / "run"
+    file.write_text(yaml.safe_dump(short_recipe.model_dump()))
+    command = [sys.executable, "-m", "lite_huatuo", "train", "--recipe", str(file), "--run", str(folder)]
+    if stage == "ppo":
+        run = RunDir.create(folder, short_recipe.model_dump())
+        shutil.copytree(whole.stage("sft"), run.stage("sft"), dirs_exist_ok=True)
+        for name in ("report.json", "heldout.base.jsonl", "heldout.sft.jsonl"):
+            shutil.copy(whole.path / "eval" / name, folder / "eval" / name)
+        command.append("--resume")
+    done = subprocess.run(
+        [*command, "--threads", "1"], capture_output=True, text=True, timeout=120, preexec_fn=small_files
+    )
+    assert done.returncode == 1, done.stderr
+    error = done.stderr.strip().split("\n")[-1]
+    assert error.startswith("error: ")
+    assert f"then go on: lite-huatuo train --recipe short --run {folder} --resume" in error
+    assert "Traceback" not in done.stderr
+    last = [row["event"] for _, row in jsonl.iter_rows(folder / "events.jsonl")][-1]
+    assert last == "failed"
+    run = RunDir.resume(folder, short_recipe.model_dump())
+    sft.train(short_recipe, run)
+    ppo.train(short_recipe, run)
+    assert_same_run(whole, run)
+
+
+def full(number: int) -> Callable[[], None]:
+    def fail() -> None:
+        raise OSError(number, "what the system says", "runs/x/metrics.jsonl")
+
+    return fail
+
+
+def no_room_in_rust() -> None:
+    raise Exception("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def no_card_memory() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has a page of advice")
+
+
+def no_memory() -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("fail", "error", "told"),
+    [
+        (full(errno.ENOSPC), CheckpointError, "runs/x/metrics.jsonl: the disk is full; make room, then go on: again"),
+        (full(errno.EROFS), CheckpointError, "the disk is read-only"),
+        (full(errno.EACCES), CheckpointError, "you may not write here"),
+        (no_room_in_rust, CheckpointError, "the disk is full"),
+        (
+            no_card_memory,
+            BackendError,
+            r"out of memory \(CUDA out of memory. Tried to allocate 2.00 GiB.\); look there$",
+        ),
+        (no_memory, BackendError, "out of memory; look there$"),
+    ],
+)
+def test_what_the_machine_lacks_is_told(fail: Callable[[], None], error: type[Exception], told: str) -> None:
+    with pytest.raises(error, match=told), troubles.told("again", memory="look there"):
+        fail()
+
+
+def test_another_error_is_not_hidden() -> None:
+    with pytest.raises(FileNotFoundError), troubles.told("again", memory="look there"):
+        full(errno.ENOENT)()
+    with pytest.raises(ZeroDivisionError), troubles.told("again", memory="look there"):
+        raise ZeroDivisionError
