@@ -63,3 +63,9 @@ def on_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def ignore() -> None:
+    """Ignore SIGINT and SIGTERM from now on."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

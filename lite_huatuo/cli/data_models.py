@@ -279,6 +279,8 @@ async def _run(job: Job, paths: dict[str, Path]) -> Any:
         if stop.signal is None:
             raise
         terminal.say(str(error) or str(stop.asked), err=True)
+        if settings.overwrite:
+            terminal.say("leave out --overwrite then: it would begin again", err=True)
         raise SystemExit(128 + stop.signal) from None
 
 

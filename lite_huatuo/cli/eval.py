@@ -97,11 +97,13 @@ def _evaluate(
     target: str, chosen: dict[str, Any], plans: dict[str, Any], questions: dict[str, Any], options: dict[str, Any]
 ) -> tuple[dict[str, Any], Path]:
     """Open the target and evaluate it on every benchmark."""
+    from lite_huatuo import lock
     from lite_huatuo.cli.display import Display
     from lite_huatuo.evaluation import run, targets
 
     with ExitStack() as stack:
         writer, folder = _open(target, options, stack)
+        stack.enter_context(lock.locked(folder, "eval"))
         sampling = targets.Sampling(
             options["temperature"], options["top_p"], options["max_tokens"] or writer.max_tokens, options["seed"]
         )

@@ -65,6 +65,7 @@ def command(folder: Path, to: Path, repo: str | None, dry_run: bool, as_json: bo
     """
     import json
 
+    from lite_huatuo import lock
     from lite_huatuo import recipe as recipes
     from lite_huatuo.cli import export_steps, gate
     from lite_huatuo.cli.train import quiet_libraries
@@ -101,15 +102,14 @@ def command(folder: Path, to: Path, repo: str | None, dry_run: bool, as_json: bo
         terminal.say(f"warning: {line}", err=True)
     if repo is not None and below and not options["push_below_base"]:
         raise ExportError(f"--push {repo}: the student is below its base; give --push-below-base if you mean it")
-    figures = export_steps.make(request, again=repo is not None)
-    if repo is not None:
-        figures["commit"] = export_steps.publish(
-            request,
-            private=not options["public"],
-            update=options["update"],
-            revision=options["branch"],
-            tag=options["tag"],
-        )
+    with lock.locked(to, "export"):
+        figures = export_steps.make(request, again=repo is not None)
+        if repo is not None:
+            figures["commit"] = export_steps.publish(
+                request,
+                private=not options["public"],
+                update=options["update"], revision=options["branch"], tag=options["tag"],
+            )  # fmt: skip
     terminal.say(json.dumps(figures) if as_json else text(to, figures))
 
 

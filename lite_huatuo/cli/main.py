@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
+import signal
 import sys
 
 import click
 
-from lite_huatuo import __version__
+from lite_huatuo import __version__, stopping
 from lite_huatuo.cli import terminal
 from lite_huatuo.errors import LiteHuatuoError
 
@@ -25,6 +27,15 @@ COMMANDS = {
     "chat": ("chat", "Talk to a trained student."),
     "export": ("export", "Merge a run's adapter into a model anyone can load."),
 }
+# The commands that keep what they have done, and go on there when they are given again.
+SAME_AGAIN = (
+    ("data", "filter"),
+    ("data", "reformat"),
+    ("data", "search"),
+    ("verifier", "build"),
+    ("eval",),
+    ("export",),
+)
 
 
 class LazyGroup(click.Group):
@@ -59,18 +70,36 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line: known errors are told in a line each, exit 1; wrong usage 2; Ctrl-C 130."""
+    """Run the command line: known errors are told in a line each, exit 1; wrong usage 2; SIGINT (Ctrl-C) 130,
+    SIGTERM 143."""
+    atexit.register(stopping.ignore)  # what a library does at the end of the process is not worth a trace
+    with stopping.on_signals() as stop:
+        code = _run(stop)
+    sys.exit(code)
+
+
+def _run(stop: stopping.Stop) -> int:
+    """Run the command and return the exit code."""
     try:
         code = cli(standalone_mode=False)
     except LiteHuatuoError as error:
         for line in str(error).split("\n"):
             terminal.say(f"error: {line}", err=True)
-        sys.exit(1)
+        return 1
     except click.ClickException as error:
         vars(error)["message"] = terminal.harmless(error.message)
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
-        terminal.say("interrupted", err=True)
-        sys.exit(128 + getattr(error.__cause__ or error, "number", 2))  # click raises Abort from ours; 2: SIGINT
-    sys.exit(code if isinstance(code, int) else 0)
+        terminal.say(_how_to_go_on(sys.argv[1:]), err=True)
+        number = getattr(error.__cause__ or error, "number", None)  # click raises Abort from what interrupted it
+        return 128 + int(number or stop.signal or signal.SIGINT)
+    return code if isinstance(code, int) else 0
+
+
+def _how_to_go_on(words: list[str]) -> str:
+    """Return what an interrupted command says. `train` has said more, and others have nothing to go on with."""
+    if not any(words[: len(name)] == list(name) for name in SAME_AGAIN):
+        return "interrupted"
+    forgets = "--overwrite" in words and words[0] != "verifier"  # its replies are in the store, which is not forgotten
+    return f"interrupted; what is done is kept: run the same command again{', without --overwrite' * forgets}"
