@@ -15,7 +15,6 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from lite_huatuo import manifest
-from lite_huatuo import manifest
 from lite_huatuo import recipe as recipes
 from tests import tiny
 from tests.mini_hub import MiniHub
