@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lite_huatuo.training.progress import Quiet
 
@@ -78,22 +78,23 @@ def kill_at_random(
             finish(words(number))
             compare(number)
             return hits
-        hit = _kill(words(number), ready(number), rng, longest, advice, early)
-        if hit is None or done(number):
+        hit = _kill(words(number), ready(number), lambda: done(number), rng, longest, advice, early)  # noqa: B023
+        if hit is None:
             compare(number)
             number += 1
+            assert number <= 2 * count + 2, "it ends before it can be killed: make the job longer"
         else:
             hits.append(hit)
             after(hit)
 
 
-def start(words: list[str], err: object = subprocess.PIPE) -> subprocess.Popen[str]:
+def start(words: list[str], err: Any = subprocess.PIPE) -> subprocess.Popen[str]:
     """Start a command as a process."""
     return subprocess.Popen(
         [sys.executable, "-m", "lite_huatuo", *map(str, words)],
         stdout=subprocess.DEVNULL,
         stderr=err,
-        text=True,  # type: ignore[call-overload]
+        text=True,
     )
 
 
@@ -119,7 +120,13 @@ def told(hits: list[Hit]) -> str:
 
 
 def _kill(
-    words: list[str], ready: Callable[[], bool], rng: random.Random, longest: float, advice: str, early: str
+    words: list[str],
+    ready: Callable[[], bool],
+    done: Callable[[], bool],
+    rng: random.Random,
+    longest: float,
+    advice: str,
+    early: str,
 ) -> Hit | None:
     """Start, wait, send a signal; None where the process had done its work before."""
     number, at_once, delay = rng.choice(SIGNALS), rng.random() < EARLY, rng.uniform(0.0, longest)
@@ -141,14 +148,14 @@ def _kill(
         seconds = time.monotonic() - moment
         err.seek(0)
         said = err.read()
-    if process.returncode == 0:
+    assert "Traceback" not in said, said[-4000:]
+    if process.returncode == 0 or done():
         return None
     lines = [line for line in said.split("\n") if line] or [""]
     if number == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL, said[-2000:]
         return Hit(number, moment, seconds, lines[-1])
     assert process.returncode == 128 + number, f"{number.name}, exit {process.returncode}: {said[-2000:]}"
-    assert "Traceback" not in said, said[-4000:]
     assert (advice if was_ready else early) in said, said[-2000:]
     before = [line for line in lines if "interrupted" not in line] or [""]
     return Hit(number, moment, seconds, before[-1])

@@ -142,7 +142,7 @@ def test_verifier_build(problems: int, kills: int, tmp_path: Path, monkeypatch: 
 
 def test_eval_of_an_endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_ENV, KEY)
-    questions = data_jobs.write(tmp_path / "in.jsonl", data_jobs.questions(60))
+    questions = data_jobs.write(tmp_path / "in.jsonl", data_jobs.questions(40))
     reply = Watched(lambda request: f"The answer is {'ABCDE'[len(request['messages'][-1]['content']) % 5]}.")
     with ScriptedServer(reply, latency=LATENCY) as server:
         profile = data_jobs.profile(tmp_path, server.url, concurrency=4)
@@ -166,5 +166,5 @@ def test_eval_of_an_endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert ended.code == 0, ended.err
         needed = total(server)
         server.calls.clear()
-        hits = kill(words("killed"), server, reply, needed, 3, compare)
+        hits = kill(words("killed"), server, reply, needed, 2, compare)
         check(hits, server, reply, needed, tmp_path / "killed.sqlite")

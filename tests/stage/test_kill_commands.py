@@ -1,8 +1,9 @@
-"""Killed at random moments, by SIGKILL, SIGTERM and SIGINT: eval, export and verifier build go on where they were, and
-what they leave in the end is what they leave undisturbed."""
+"""eval and export, killed at random moments by SIGKILL, SIGTERM and SIGINT, go on where they were: what they leave in
+the end is what they leave undisturbed. What any command says when it is interrupted; folders in use are refused."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -17,13 +18,14 @@ from transformers import AutoModelForCausalLM
 
 from lite_huatuo import jsonl, lock, manifest, stopping
 from lite_huatuo import recipe as recipes
+from lite_huatuo.data import runner
 from lite_huatuo.evaluation import benchmarks
 from tests import tiny
 from tests.stage import data_jobs, killing
 from tests.stage.data_jobs import command
 
 QUESTIONS = 60
-counts = pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)], ids=["few", "many"])
+KILLS = 20
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +68,8 @@ def evaluated(folder: Path) -> tuple[list[dict], bytes]:
     return sorted(rows, key=lambda row: (row["id"], row["run"])), (folder / "report.json").read_bytes()
 
 
-@counts
-def test_eval(kills: int, run_folder: Path, questions: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_eval(run_folder: Path, questions: Path, tmp_path: Path) -> None:
     def words(number: int | str) -> list[str]:
         return [
             "eval", f"{run_folder}/sft", "--benchmark", f"medqa={questions}", "--to", str(tmp_path / f"{number}"),
@@ -81,12 +83,12 @@ def test_eval(kills: int, run_folder: Path, questions: Path, tmp_path: Path) -> 
         return killing.grown(tmp_path / f"{number}" / "medqa.jsonl")
 
     killing.finish(words("whole"))
-    hits = killing.kill_at_random(words, compare, ready, rng=random.Random(1), count=kills, longest=2.0)
+    hits = killing.kill_at_random(words, compare, ready, rng=random.Random(1), count=KILLS, longest=2.0)
     print(killing.told(hits))
 
 
-@counts
-def test_export(kills: int, run_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_export(run_folder: Path, tmp_path: Path) -> None:
     def words(number: int | str) -> list[str]:
         return ["export", str(run_folder), "--to", str(tmp_path / f"{number}" / "model")]
 
@@ -102,7 +104,7 @@ def test_export(kills: int, run_folder: Path, tmp_path: Path) -> None:
         return (tmp_path / f"{number}" / "model").exists()
 
     killing.finish(words("whole"))
-    hits = killing.kill_at_random(words, compare, ready, rng=random.Random(2), count=kills, longest=2.5, done=done)
+    hits = killing.kill_at_random(words, compare, ready, rng=random.Random(2), count=KILLS, longest=2.5, done=done)
     print(killing.told(hits))
 
 
@@ -129,6 +131,18 @@ def test_handlers_inside_one_another_are_put_back() -> None:
         with pytest.raises(stopping.Interrupted):
             signal.raise_signal(signal.SIGINT)
         assert outer.signal == signal.SIGINT
+
+
+def test_a_job_that_takes_signals_itself_puts_handlers_back() -> None:
+    async def work() -> None:
+        async with runner.stopped_by_signals(stop := runner.Stop()):
+            signal.raise_signal(signal.SIGTERM)
+            await stop.heard.wait()
+
+    with stopping.on_signals():
+        before = [signal.getsignal(each) for each in stopping.SIGNALS]
+        asyncio.run(work())
+        assert [signal.getsignal(each) for each in stopping.SIGNALS] == before
 
 
 def test_a_folder_in_use_is_refused_with_its_owner(run_folder: Path, questions: Path, tmp_path: Path) -> None:
