@@ -39,7 +39,7 @@ class RunDir:
     @classmethod
     def create(cls, path: Path, recipe: dict[str, Any], *, overwrite: bool = False) -> RunDir:
         """Make a new run folder; an existing one is refused unless `overwrite`, which deletes it."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or _begun(path)):
             if not overwrite:
                 raise CheckpointError(f"{path}: already exists; go on with --resume or replace it with --overwrite")
             if not all((path / name).is_file() for name in ("recipe.yaml", "environment.json")):
@@ -169,6 +169,12 @@ class RunDir:
         """Drop metrics and samples beyond `counter` == last: they will be written again by the resumed run."""
         for name in ("metrics.jsonl", "samples.jsonl") if self.writes else ():
             jsonl.keep(self.stage(stage) / name, lambda row: row[counter] <= last)
+
+
+def _begun(folder: Path) -> bool:
+    """True where a folder holds more than `create` leaves when it is killed before its end, which is the recipe."""
+    made = {"environment.json", ".environment.json.tmp", ".recipe.yaml.tmp"} if (folder / "eval").is_dir() else set()
+    return any(path.name not in made for path in folder.rglob("*") if not path.is_dir())
 
 
 def environment() -> dict[str, Any]:

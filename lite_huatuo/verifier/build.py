@@ -146,6 +146,7 @@ def write(folder: Path, built: Built, **told: Any) -> dict[str, Any]:
     import json
 
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)  # killed in between, old pairs and new ones have none
     manifest = {**built.manifest, **told, "files": {}}
     for name, pairs in built.pairs.items():
         path = folder / f"{name}.jsonl"

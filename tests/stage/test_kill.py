@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lite_huatuo import jsonl
+from lite_huatuo.errors import CheckpointError
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
 from tests.stage import killing
@@ -22,15 +23,15 @@ KILLS = 20
 def recipe_file(short_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = short_recipe.model_dump()
     tree["ppo"]["total_episodes"] = 160  # 20 updates, so that there is time to be killed in
-    tree["sft"]["epochs"] = 12.0
+    tree["sft"]["epochs"] = 24.0
     path = tmp_path_factory.mktemp("recipe") / "short.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path
 
 
-def train(recipe: Path, folder: Path) -> list[str]:
+def train(recipe: Path, folder: Path, *more: str) -> list[str]:
     """The words that start a run, or go on with it."""
-    words = ["train", "--recipe", str(recipe), "--run", str(folder), "--threads", "1"]
+    words = ["train", "--recipe", str(recipe), "--run", str(folder), "--threads", "1", *more]
     return [*words, "--resume"] if (folder / "recipe.yaml").exists() else words
 
 
@@ -57,7 +58,7 @@ def test_killed_at_random_moments(stage: str, longest: float, whole: RunDir, rec
         return tmp_path / f"run-{number}"
 
     def words(number: int) -> list[str]:
-        return train(recipe_file, folder(number))
+        return train(recipe_file, folder(number), *(["--stage", "sft"] if stage == "sft" else []))
 
     def ready(number: int) -> Callable[[], bool]:
         before = starts(folder(number), stage)
@@ -68,11 +69,30 @@ def test_killed_at_random_moments(stage: str, longest: float, whole: RunDir, rec
 
     def compare(number: int) -> None:
         killing.finish(words(number))
-        assert_same_run(whole, RunDir.open(folder(number)))
-        assert len([row for _, row in jsonl.iter_rows(folder(number) / "ppo" / "metrics.jsonl")]) == 21
+        assert_same_run(whole, RunDir.open(folder(number)), ("sft",) if stage == "sft" else ("sft", "ppo"))
 
     hits = killing.kill_at_random(
         words, compare, ready, rng=random.Random(stage), count=KILLS, longest=longest, done=done,
         advice="--resume", early="interrupted",
     )  # fmt: skip
     print(killing.told(hits))
+
+
+@pytest.mark.parametrize("name", ["environment.json", "recipe.yaml"])
+def test_a_run_folder_that_was_killed_while_it_was_made_is_made_anew(
+    name: str, short_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, replace = short_recipe.model_dump(), os.replace
+
+    def killed(source: Path, to: Path) -> None:
+        if to.name == name:
+            raise killing.Killed
+        replace(source, to)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(killing.Killed):
+        RunDir.create(tmp_path / "run", tree)
+    monkeypatch.undo()
+    assert RunDir.create(tmp_path / "run", tree).recipe() == tree
+    with pytest.raises(CheckpointError, match="already exists"):
+        RunDir.create(tmp_path / "run", tree)

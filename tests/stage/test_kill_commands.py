@@ -20,6 +20,7 @@ from lite_huatuo import jsonl, lock, manifest, stopping
 from lite_huatuo import recipe as recipes
 from lite_huatuo.data import runner
 from lite_huatuo.evaluation import benchmarks
+from lite_huatuo.verifier import build as building
 from tests import tiny
 from tests.stage import data_jobs, killing
 from tests.stage.data_jobs import command
@@ -154,3 +155,14 @@ def test_a_folder_in_use_is_refused_with_its_owner(run_folder: Path, questions: 
         assert ended.code == 1
         assert f"in use by {work}, process {os.getpid()} on " in ended.err
         assert not to.exists()
+
+
+def test_verifier_build_that_is_killed_while_it_replaces_leaves_no_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, old = tmp_path / "pairs", building.Built({"train": [], "test": []}, {})
+    building.write(folder, old)
+    monkeypatch.setattr(jsonl, "write", lambda path, rows: signal.raise_signal(signal.SIGTERM))
+    with stopping.on_signals(), pytest.raises(stopping.Interrupted):
+        building.write(folder, old)
+    assert not (folder / building.MANIFEST).exists()
