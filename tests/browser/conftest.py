@@ -26,6 +26,11 @@ INSIDE = ("file:", "data:", "blob:", "about:")  # what a page made of one file m
 DESKTOP, PHONE = (1280, 900), (390, 844)  # width and height in CSS pixels
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave these files unread unless browser tests are asked for: they import packages of extras."""
+    return None if "browser" in (config.getoption("-m") or "") else True
+
+
 class Watched:
     """A page under watch. `page` is Playwright's; `problems` says what went wrong on it so far, `warnings` what its
     console warned of, which fails nothing."""
