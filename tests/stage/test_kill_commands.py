@@ -105,7 +105,7 @@ def test_export(run_folder: Path, tmp_path: Path) -> None:
         return (tmp_path / f"{number}" / "model").exists()
 
     killing.finish(words("whole"))
-    hits = killing.kill_at_random(words, compare, ready, rng=random.Random(2), count=KILLS, longest=2.5, done=done)
+    hits = killing.kill_at_random(words, compare, ready, rng=random.Random(2), count=KILLS, longest=0.6, done=done)
     print(killing.told(hits))
 
 
