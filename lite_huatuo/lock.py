@@ -30,7 +30,7 @@ def locked(folder: Path, work: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise CheckpointError(f"{folder}: in use by {_told(owner)}; wait for it, or stop it first") from None
-    except (OSError, NotImplementedError) as error:
+    except (OSError, NotImplementedError) as error:  # the second: filelock's word for a disk without locks
         raise CheckpointError(f"{folder}: cannot be written ({error}); choose another folder") from None
     try:
         facts = {"pid": os.getpid(), "host": platform.node(), "work": work, "since": time.strftime("%Y-%m-%d %H:%M:%S")}

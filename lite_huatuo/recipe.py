@@ -205,6 +205,11 @@ class PPO(Section):
     select_best: bool = True  # final adapters are those of the best evaluation
     seed: int = 42
 
+    @property
+    def updates(self) -> int:
+        """Updates that `total_episodes` make, at least one."""
+        return max(1, self.total_episodes // self.rollout.episodes)
+
     @field_validator("start_from")
     @classmethod
     def _inside_the_run(cls, value: str) -> str:

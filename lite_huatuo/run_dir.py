@@ -48,8 +48,14 @@ class RunDir:
                     "--overwrite will not delete it"
                 )
         try:
+            aside = path.with_name(f".old-{path.name}")  # moved first: killed half-way, no half of a run is left
+            if aside.exists():
+                shutil.rmtree(aside)
             if overwrite and path.exists():
-                shutil.rmtree(path)
+                if path.is_symlink():
+                    shutil.rmtree(path)  # refuses it
+                os.replace(path, aside)
+                shutil.rmtree(aside)
             path.mkdir(parents=True, exist_ok=True)
             run = cls(path)
             for stage in ("sft", "ppo"):

@@ -19,7 +19,6 @@ def show(recipe: Recipe, path: Path) -> None:
     quiet_libraries()
     from lite_huatuo.models import backends, gguf, tokenizer
     from lite_huatuo.training import preflight, sft_data
-    from lite_huatuo.training.ppo_stage import count_updates
 
     data = preflight.check(recipe)
     base, sft, ppo = recipe.base, recipe.sft, recipe.ppo
@@ -39,7 +38,7 @@ def show(recipe: Recipe, path: Path) -> None:
     reply_tokens = sum(sum(row["completion_mask"]) for row in rows.train)
     queries = [len(words.query(problem.question)) for problem in data.problems]
     steps = math.ceil(math.ceil(len(rows.train) / sft.batch_size) * sft.epochs)
-    updates, episodes = count_updates(ppo), ppo.rollout.episodes
+    updates, episodes = ppo.updates, ppo.rollout.episodes
     terminal.say(yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True))
     backend, dtype = backends.choose(base.backend), backends.torch_dtype(base.compute_dtype)
     table = {

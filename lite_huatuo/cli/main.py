@@ -10,7 +10,7 @@ import sys
 import click
 
 from lite_huatuo import __version__, stopping
-from lite_huatuo.cli import terminal
+from lite_huatuo.cli import terminal, troubles
 from lite_huatuo.errors import LiteHuatuoError
 
 # name -> (module under lite_huatuo.cli, summary in the group's help), in the order of the pipeline
@@ -81,7 +81,8 @@ def main() -> None:
 def _run(stop: stopping.Stop) -> int:
     """Run the command and return the exit code."""
     try:
-        code = cli(standalone_mode=False)
+        with troubles.told("run the same command again", memory="take a smaller model, batch or length"):
+            code = cli(standalone_mode=False)
     except LiteHuatuoError as error:
         for line in str(error).split("\n"):
             terminal.say(f"error: {line}", err=True)

@@ -45,7 +45,7 @@ def work(recipe: Recipe, plan: Plan, count: int, example_tokens: int) -> Work:
 
     ppo = recipe.ppo
     reply = min(ppo.rollout.max_reply_length, max(1, example_tokens - min(works.QUERY_TOKENS, example_tokens // 3)))
-    evaluations = 1 + ppo.total_episodes // ppo.rollout.episodes // ppo.eval_every
+    evaluations = 1 + ppo.updates // ppo.eval_every
     heldout = recipe.data.heldout_limit or 0
     sampled = ppo.rollout.logprobs == "sampled" or (ppo.rollout.logprobs == "auto" and plan.settings.numbers.width == 4)
     return works.count(
@@ -53,7 +53,7 @@ def work(recipe: Recipe, plan: Plan, count: int, example_tokens: int) -> Work:
         example_tokens=example_tokens,
         epochs=recipe.sft.epochs,
         sft_batch=recipe.sft.batch_size,
-        episodes=ppo.total_episodes,
+        updates=ppo.updates,
         per_update=ppo.rollout.episodes,
         ppo_epochs=ppo.epochs,
         minibatches=ppo.minibatches,

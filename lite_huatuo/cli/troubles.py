@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lite_huatuo.errors import BackendError, CheckpointError
+from lite_huatuo.errors import BackendError, CheckpointError, LiteHuatuoError
 
 DISK = {
     errno.ENOSPC: "the disk is full; make room",
@@ -27,6 +27,8 @@ def told(go_on: str, *, memory: str) -> Iterator[None]:
     """Turn what the disk or the memory refuses into an error of ours. `go_on` says how, `memory` where to look."""
     try:
         yield
+    except LiteHuatuoError:
+        raise  # it has said what is wrong
     except MemoryError:
         raise BackendError(f"out of memory; {memory}") from None
     except Exception as error:  # of any library: safetensors' own is a plain Exception

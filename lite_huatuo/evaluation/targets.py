@@ -99,27 +99,21 @@ class LocalWriter:
             self._write(group, [queries[ask] for ask in group], sampling, keep)
 
     def _write(self, asks: Sequence[Ask], queries: Sequence[list[int]], sampling: Sampling, keep: Keep) -> None:
-        import torch
-
-        from lite_huatuo.training.decoding import sampler
         from lite_huatuo.training.rollout import Episode, generate
 
         def ended(place: int, episode: Episode) -> None:
             keep([(asks[place], Written(episode.text, len(episode.reply), episode.stopped))])
 
-        temperature = sampling.temperature or None
-        seeds = [_seed(sampling.seed, [(ask.id, ask.run)]) for ask in asks]
-        torch.manual_seed(_seed(sampling.seed, [(ask.id, ask.run) for ask in asks]))
         with self.shared.using(self.adapter):
             generate(
                 self.shared,
                 [VerifiableProblem(ask.id, ask.prompt, "") for ask in asks],
                 queries,
-                temperature=temperature,
+                temperature=sampling.temperature or None,
                 top_p=sampling.top_p,
                 max_reply_length=sampling.max_tokens,
                 batch_size=self.batch_size,
-                choose=sampler(temperature, sampling.top_p, seeds=seeds) if self.shared.packs else None,
+                seeds=[_seed(sampling.seed, ask) for ask in asks],
                 on_episode=ended,
             )
 
@@ -245,5 +239,6 @@ def _too_long(length: int, sampling: Sampling, room: int | None) -> Written:
     )
 
 
-def _seed(seed: int, asks: Sequence[tuple[str, int]]) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{asks}".encode()).digest()[:8], "big") >> 1
+def _seed(seed: int, ask: Ask) -> int:
+    """Return the seed of one reply: it depends on nothing else that is asked."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{ask.run}/{ask.id}".encode()).digest()[:8], "big") >> 1

@@ -166,9 +166,19 @@ def quantization_config(quantization: str, double_quantization: bool, dtype: Any
 def _load_plain(folder: str, dtype: Any, attention: str, max_length: int, arguments: dict[str, Any]) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, attn_implementation=attention, trust_remote_code=False, use_safetensors=True, **arguments
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        attn_implementation=attention,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+        **arguments,
     )
+    network, found = loaded
+    if missing := sorted(found["missing_keys"]):  # transformers fills them with random numbers, and only warns
+        raise ValueError(f"has no tensor for {', '.join(missing[:3])}; fetch the whole model again")
+    return network
 
 
 def unsloth_arguments(folder: str, dtype: Any, max_length: int, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def count(
     example_tokens: int,
     epochs: float,
     sft_batch: int,
-    episodes: int,
+    updates: int,
     per_update: int,
     ppo_epochs: int,
     minibatches: int,
@@ -60,7 +60,6 @@ def count(
 ) -> Work:
     """Return the work of both stages. `evaluated` replies are written beside the episodes; `recomputed`: the actor
     passes once more over each episode for its log-probabilities. Query and reply are expected tokens."""
-    updates = max(1, episodes // per_update)
     done = updates * per_update
     row = query + reply
     return Work(

@@ -68,12 +68,7 @@ class Stage:
     @property
     def updates(self) -> int:
         """Updates in all."""
-        return count_updates(self.settings)
-
-
-def count_updates(settings: PPO) -> int:
-    """Return the number of updates that `total_episodes` make, at least one."""
-    return max(1, settings.total_episodes // settings.rollout.episodes)
+        return self.settings.updates
 
 
 def assemble(

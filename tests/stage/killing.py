@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lite_huatuo.recipe import Recipe
+from lite_huatuo.run_dir import RunDir
 from lite_huatuo.training.progress import Quiet
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -25,20 +28,39 @@ class Killed(BaseException):
     """What a kill looks like from inside: nothing may catch it."""
 
 
-class KillAt(Quiet):
-    """Kills the run when a piece of work has come so far."""
+class At(Quiet):
+    """Does something once, when a piece of work has come so far."""
 
-    def __init__(self, what: str, units: int) -> None:
-        self.what, self.left, self.now = what, units, ""
+    def __init__(self, what: str, units: int, act: Callable[[], None]) -> None:
+        self.what, self.left, self.act, self.now = what, units, act, ""
 
     def start(self, what: str, total: int) -> None:
         self.now = what
 
     def advance(self, units: int = 1, **figures: float) -> None:
-        if self.now == self.what:
+        if self.now == self.what and self.left > 0:
             self.left -= units
             if self.left <= 0:
-                raise Killed
+                self.act()
+
+
+class KillAt(At):
+    """Kills the run when a piece of work has come so far."""
+
+    def __init__(self, what: str, units: int) -> None:
+        def kill() -> None:
+            raise Killed
+
+        super().__init__(what, units, kill)
+
+
+def after_sft(whole: RunDir, recipe: Recipe, folder: Path) -> RunDir:
+    """Return a new run whose SFT is another's."""
+    run = RunDir.create(folder, recipe.model_dump())
+    shutil.copytree(whole.stage("sft"), run.stage("sft"), dirs_exist_ok=True)
+    for name in ("report.json", "heldout.base.jsonl", "heldout.sft.jsonl"):
+        shutil.copy(whole.path / "eval" / name, run.path / "eval" / name)
+    return run
 
 
 class Hit(NamedTuple):

@@ -19,23 +19,12 @@ from lite_huatuo.training.ppo_stage import State
 from lite_huatuo.training.progress import Quiet
 from tests.damage import DAMAGES, cut, flip
 from tests.stage.comparing import assert_same_run
-from tests.stage.killing import KillAt, Killed
-
-
-@pytest.fixture(scope="module")
-def whole(short_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    run = RunDir.create(tmp_path_factory.mktemp("whole") / "run", short_recipe.model_dump())
-    sft.train(short_recipe, run)
-    ppo.train(short_recipe, run)
-    return run
+from tests.stage.killing import KillAt, Killed, after_sft
 
 
 def killed_after_update(recipe: Recipe, whole: RunDir, tmp_path: Path, update: int) -> RunDir:
     """Return a run whose SFT is the whole one's and whose PPO was killed after an update."""
-    run = RunDir.create(tmp_path / "run", recipe.model_dump())
-    shutil.copytree(whole.stage("sft"), run.stage("sft"), dirs_exist_ok=True)
-    for name in ("report.json", "heldout.base.jsonl", "heldout.sft.jsonl"):
-        shutil.copy(whole.path / "eval" / name, run.path / "eval" / name)
+    run = after_sft(whole, recipe, tmp_path / "run")
     with pytest.raises(Killed):
         ppo.train(recipe, run, KillAt("train ppo", update))
     return run

@@ -23,6 +23,14 @@ from lite_huatuo.errors import ExportError
 from lite_huatuo.export import gguf_file, gguf_vocabulary
 from tests.tiny import make_tokenizer
 
+LLAMA_3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 QUESTION = [{"role": "user", "content": "Which cure for a rash with 38.5 degrees?"}]
 KINDS: dict[str, Any] = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM)}
 SHAPE = {
@@ -95,15 +103,7 @@ def test_q8_0_is_close_and_half_as_large(tmp_path: Path) -> None:
 
 
 def test_llama_3_scaling_goes_along_as_factors(tmp_path: Path) -> None:
-    scaling = {
-        "rope_type": "llama3",
-        "rope_theta": 500000.0,
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 64,
-    }
-    folder = make(tmp_path / "model", "llama", rope_parameters=scaling)
+    folder = make(tmp_path / "model", "llama", rope_parameters=LLAMA_3)
     gguf_file.write(folder, tmp_path / "m.gguf", "f16", name="student")
     factors = next(t for t in gguf.GGUFReader(tmp_path / "m.gguf").tensors if t.name == "rope_freqs.weight").data
     model = AutoModelForCausalLM.from_pretrained(folder)

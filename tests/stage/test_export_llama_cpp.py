@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lite_huatuo.export import gguf_file
-from tests.stage.test_export_gguf import QUESTION, greedy, make
+from tests.stage.test_export_gguf import LLAMA_3, QUESTION, greedy, make
 
 pytestmark = pytest.mark.slow
 
@@ -25,14 +25,6 @@ def installed() -> None:
     assert importlib.util.find_spec("llama_cpp"), "install it first: pip install llama-cpp-python (it compiles)"
 
 
-LLAMA_3 = {
-    "rope_type": "llama3",
-    "rope_theta": 500000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
 CASES: dict[str, dict[str, Any]] = {
     "llama": {"kind": "llama"},
     "llama, tied": {"kind": "llama", "tied": True},

@@ -23,13 +23,6 @@ def both(recipe: Recipe, run: RunDir, progress: Quiet | None = None) -> None:
     ppo.train(recipe, run, progress)
 
 
-@pytest.fixture(scope="module")
-def whole(short_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    run = RunDir.create(tmp_path_factory.mktemp("whole") / "run", short_recipe.model_dump())
-    both(short_recipe, run)
-    return run
-
-
 @pytest.mark.parametrize(
     ("what", "units"),
     [

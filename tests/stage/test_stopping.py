@@ -3,7 +3,6 @@ process at a time in a run folder."""
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +18,8 @@ from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
 from lite_huatuo.stopping import Interrupted, Stop
 from lite_huatuo.training import decoding, ppo, ppo_update, sft
-from lite_huatuo.training.progress import Quiet
 from tests.stage.comparing import assert_same_run
+from tests.stage.killing import At, after_sft
 
 
 @pytest.fixture(scope="module")
@@ -42,34 +41,10 @@ def whole(sparse: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return run
 
 
-def after_sft(whole: RunDir, recipe: Recipe, folder: Path) -> RunDir:
-    run = RunDir.create(folder, recipe.model_dump())
-    shutil.copytree(whole.stage("sft"), run.stage("sft"), dirs_exist_ok=True)
-    for name in ("report.json", "heldout.base.jsonl", "heldout.sft.jsonl"):
-        shutil.copy(whole.path / "eval" / name, run.path / "eval" / name)
-    return run
-
-
-class SignalAt(Quiet):
-    """A signal that comes when SFT has taken some steps."""
-
-    def __init__(self, stop: Stop, step: int) -> None:
-        self.stop, self.left, self.now = stop, step, ""
-
-    def start(self, what: str, total: int) -> None:
-        self.now = what
-
-    def advance(self, units: int = 1, **figures: float) -> None:
-        if self.now == "train sft":
-            self.left -= units
-            if units and self.left == 0:
-                self.stop.handle(signal.SIGTERM, None)
-
-
 def test_sft_stops_after_a_step_with_a_checkpoint(whole: RunDir, sparse: Recipe, tmp_path: Path) -> None:
     run, stop = RunDir.create(tmp_path / "run", sparse.model_dump()), Stop()
     with pytest.raises(Interrupted) as told:
-        sft.train(sparse, run, SignalAt(stop, 5), stop=stop)
+        sft.train(sparse, run, At("train sft", 5, lambda: stop.handle(signal.SIGTERM, None)), stop=stop)
     assert told.value.number == signal.SIGTERM
     assert [path.name for path in (run.stage("sft") / "checkpoints").glob("checkpoint-*")] == ["checkpoint-5"]
     sft.train(sparse, run)

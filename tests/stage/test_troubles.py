@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,20 +21,13 @@ from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
 from lite_huatuo.training import ppo, sft
 from tests.stage.comparing import assert_same_run
+from tests.stage.killing import after_sft
 
 
 def small_files() -> None:
     """Let no file of this process grow beyond 40 kB: an adapter is larger, a line of metrics is not."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
-
-
-@pytest.fixture(scope="module")
-def whole(short_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    run = RunDir.create(tmp_path_factory.mktemp("whole") / "run", short_recipe.model_dump())
-    sft.train(short_recipe, run)
-    ppo.train(short_recipe, run)
-    return run
 
 
 @pytest.mark.parametrize("stage", ["sft", "ppo"])
@@ -46,10 +38,7 @@ def test_a_disk_that_takes_no_more_costs_nothing(
     file.write_text(yaml.safe_dump(short_recipe.model_dump()))
     command = [sys.executable, "-m", "lite_huatuo", "train", "--recipe", str(file), "--run", str(folder)]
     if stage == "ppo":
-        run = RunDir.create(folder, short_recipe.model_dump())
-        shutil.copytree(whole.stage("sft"), run.stage("sft"), dirs_exist_ok=True)
-        for name in ("report.json", "heldout.base.jsonl", "heldout.sft.jsonl"):
-            shutil.copy(whole.path / "eval" / name, folder / "eval" / name)
+        after_sft(whole, short_recipe, folder)
         command.append("--resume")
     done = subprocess.run(
         [*command, "--threads", "1"], capture_output=True, text=True, timeout=120, preexec_fn=small_files
@@ -104,6 +93,30 @@ def no_memory() -> None:
 def test_what_the_machine_lacks_is_told(fail: Callable[[], None], error: type[Exception], told: str) -> None:
     with pytest.raises(error, match=told), troubles.told("again", memory="look there"):
         fail()
+
+
+def test_what_has_been_said_is_not_said_again() -> None:
+    told = "process 1 was killed (out of memory)"
+    with pytest.raises(BackendError) as caught, troubles.told("again", memory="look there"):
+        raise BackendError(told)
+    assert str(caught.value) == told
+
+
+def test_every_command_tells_it(tmp_path: Path) -> None:
+    rows = [{"id": str(n), "question": f"Case {n}: what is it? " * 400, "ground_truth": "flu"} for n in range(20)]
+    jsonl.write(tmp_path / "in.jsonl", rows)
+    words = ["data", "mix", str(tmp_path / "mixed"), "--rl", str(tmp_path / "in.jsonl")]
+    done = subprocess.run(
+        [sys.executable, "-m", "lite_huatuo", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=small_files,
+    )
+    assert done.returncode == 1
+    assert "the file may not grow so large here" in done.stderr
+    assert "run the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_another_error_is_not_hidden() -> None:

@@ -235,3 +235,15 @@ def test_a_template_file_replaces_the_models_own(toy: dict[str, str], tmp_path: 
     path.write_text("{% for m in messages %}Q: {{ m['content'] }}<|end|>{% endfor %}A: ")
     words = tokenizer.load(toy["model"], chat_template=str(path))
     assert words.hf.decode(words.query("Why?")) == "Q: Why?<|end|>A: "
+
+
+def test_a_base_that_lacks_a_tensor_is_not_filled_with_chance(toy: dict[str, str], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(toy["model"], tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(BackendError, match=r"has no tensor for model.layers.1.mlp.up_proj.weight; fetch"):
+        backends.load(str(tmp_path / "model"))

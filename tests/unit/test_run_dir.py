@@ -103,6 +103,20 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         RunDir.create(tmp_path / "file" / "demo", RECIPE)
 
 
+def test_an_overwrite_that_is_killed_leaves_no_half_of_a_run(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(path: Path) -> None:
+        (path / "environment.json").unlink()  # as far as it came
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            RunDir.create(run.path, RECIPE, overwrite=True)
+    assert not run.path.exists()
+    assert RunDir.create(run.path, changed(name="new"), overwrite=True).recipe()["name"] == "new"
+    assert [path.name for path in run.path.parent.iterdir()] == [run.path.name]
+
+
 def test_a_link_to_a_run_is_not_deleted_through(run: RunDir, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(run.path)
     with pytest.raises(CheckpointError, match="link: cannot write the run folder"):
