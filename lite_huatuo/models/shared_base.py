@@ -133,10 +133,6 @@ class SharedBase:
             self._switch(before)
             self.peft.train(mode)
 
-    def activate(self, name: str) -> None:
-        """Make one adapter active for good: for a process that only ever uses one, such as chat."""
-        self._switch(name)
-
     def states(self, rows: Sequence[Sequence[int]], slots: Slots | None = None) -> Tensor:
         """Return the body's last hidden states (S, H) of the S tokens of some rows of token ids, end to end.
 
