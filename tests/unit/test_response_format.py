@@ -104,6 +104,8 @@ def test_headings_inside_sentences_and_code_are_text(thinking: str) -> None:
         ("response twice", "## Thinking\n\nFever.\n\n## Final Response\n\nMeasles.\n\n## Final Response\n\nMumps."),
         ("both twice", f"{GOOD}\n\n{GOOD}"),
         ("a heading line in a code fence", render("```\n## Final Response\n```", "measles")),
+        ("an indented heading begins the response", "## Thinking\n\nFever.\n\n## Final Response\n ## Thinking"),
+        ("an indented heading begins the thinking", "## Thinking\n\n  ## Final Response\n\n## Final Response\n\nMumps"),
         ("empty thinking", "## Thinking\n\n## Final Response\n\nMeasles."),
         ("empty response", "## Thinking\n\nFever.\n\n## Final Response\n\n"),
         ("response cut before it began", "## Thinking\n\nFever.\n\n## Final Response"),
