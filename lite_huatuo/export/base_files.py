@@ -108,11 +108,11 @@ def rows(path: Path, name: str, start: int, stop: int, dtype: torch.dtype | None
         return found.to(dtype or found.dtype, copy=True)
 
 
-def spans(shape: tuple[int, ...], pieces: int = 1) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of rows such that each part has at most `pieces` × CHUNK elements, or one row."""
+def spans(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of rows such that each part has at most CHUNK elements, or one row."""
     count = shape[0] if shape else 1
     width = max(1, int(torch.Size(shape[1:]).numel()))
-    step = max(1, pieces * CHUNK // width)
+    step = max(1, CHUNK // width)
     for start in range(0, count, step):
         yield start, min(count, start + step)
 

@@ -22,7 +22,6 @@ from lite_huatuo.export.adapter_file import AdapterFile
 from lite_huatuo.export.plan import Made, OutShard
 
 PROBES = 8  # inputs per layer
-PIECES = 2  # of base_files.CHUNK elements, that are checked at once
 LEAST_UNIT = 1e-5  # relative error granted to float32 products; one rounding to bfloat16 costs up to 4e-3
 
 
@@ -118,16 +117,21 @@ def _expected(
 
     What is quantised is quantised as a whole; other layers are built some rows at a time.
     """
-    state, cuts = adapter.state(name), base_files.spans(made.info.shape, PIECES)
+    state, cuts = adapter.state(name), base_files.spans(made.info.shape)
     if name in four_bit:
         stored = _source_rows(name, made, base, adapter, 0, made.info.shape[0])
         answers = _peft_layer(_linear_4bit(stored, four_bit[name]), adapter, name, state)(inputs)
         del stored
         yield from ((start, stop, answers[:, start:stop]) for start, stop in cuts)
     else:
+        layer: Any = None
         for start, stop in cuts:
-            linear = _linear(_source_rows(name, made, base, adapter, start, stop))
-            yield start, stop, _peft_layer(linear, adapter, name, _rows_of(state, start, stop))(inputs)
+            stored, part = _source_rows(name, made, base, adapter, start, stop), _rows_of(state, start, stop)
+            if layer is None:
+                layer = _peft_layer(_linear(stored), adapter, name, part)
+            else:
+                _exchange(layer, stored, part)
+            yield start, stop, layer(inputs)
 
 
 def _granted(found: Tensor, inputs: Tensor, dtype: torch.dtype) -> float:
@@ -163,6 +167,14 @@ def _source_rows(name: str, made: Made, base: Path, adapter: AdapterFile, start:
 def _rows_of(state: dict[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
     """Return a LoRA cut to some output rows of its layer."""
     return {key: value if key == "lora_A.weight" else value[start:stop] for key, value in state.items()}
+
+
+def _exchange(layer: Any, weight: Tensor, state: dict[str, Tensor]) -> None:
+    """Give a layer of peft's other output rows; to build one for each piece would take longer than to ask it."""
+    layer.base_layer.weight.data = weight
+    layer.lora_B["default"].weight.data = state["lora_B.weight"].float()
+    if "lora_magnitude_vector" in state:
+        layer.lora_magnitude_vector["default"].weight.data = state["lora_magnitude_vector"].float()
 
 
 def _linear(weight: Tensor) -> nn.Linear:

@@ -1,6 +1,6 @@
 """Merging an adapter: the streamed export beside peft's merge_and_unload and beside copying the same bytes.
 
-    python benchmarks/export_memory.py [--layers 10 37] [--rounds 3] [--onto base trained] [--only copy …]
+    python benchmarks/export.py [--layers 10 37] [--rounds 3] [--onto base trained] [--only copy …]
 
 The model is a random Llama in bfloat16 (hidden 2048, 32,000 tokens; 10 layers are 1.3 GB, 37 are 4.1 GB, in files of at
 most 1 GB), the adapter a random LoRA of rank 16 on all its linear layers. Every contender runs in a process of its own,
