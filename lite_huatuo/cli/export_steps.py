@@ -18,6 +18,7 @@ from lite_huatuo.export import (
     gguf_file,
     gguf_vocabulary,
     hub,
+    licence_files,
     licences,
     merge,
     model_card,
@@ -124,8 +125,9 @@ def finisher(request: Request) -> Callable[[Path, dict[str, Any]], None]:
         if facts.curves:
             jsonl.write_text(folder / model_card.PICTURE, curves.picture(facts.curves))
         licence = licences.of(base, request.recipe.export.license)
-        if licence and licence.notice:
-            jsonl.write_text(folder / "NOTICE", licence.notice + "\n")
+        figures["licence_files"] = licence_files.write(request.base, folder, licence.notice if licence else None)
+        if licence and licence.notice and not licence_files.has_agreement(figures["licence_files"]):
+            say(f"the licence of {base} must go along and was not found there; put its LICENSE into the folder")
         text = model_card.render(
             facts, figures, base=base, counts=request.counts(), repo=request.repo, gguf=figures["gguf"]
         )

@@ -34,7 +34,7 @@ def render(facts: Facts, figures: Log, *, base: str, counts: Log, repo: str | No
         _training(facts, counts),
         _proof(figures),
         _limits(),
-        _licence(base, licence),
+        _licence(base, licence, figures.get("licence_files", [])),
         _recipe(facts),
     ]
     return f"---\n{metadata(facts, figures, base=base, repo=repo)}\n---\n\n" + "\n\n".join(filter(None, parts)) + "\n"
@@ -264,13 +264,14 @@ def _limits() -> str:
     )
 
 
-def _licence(base: str, licence: licences.Licence | None) -> str:
+def _licence(base: str, licence: licences.Licence | None, files: list[str]) -> str:
+    part = f" Part of this model: {', '.join(files)}." if files else ""
     if licence is None:
-        return f"## Licence\n\nThe terms of {base} hold for this model; they were not known when this card was written."
+        unknown = "they were not known when this card was written"
+        return f"## Licence\n\nThe terms of {base} hold for this model; {unknown}.{part}"
     name = licence.name or licence.id
     link = f" ({licence.link})" if licence.link else ""
-    notice = " NOTICE is part of this model." if licence.notice else ""
-    return f"## Licence\n\n{name}{link}, that of {base}, whose terms hold for this model.{notice}"
+    return f"## Licence\n\n{name}{link}, that of {base}, whose terms hold for this model.{part}"
 
 
 def _recipe(facts: Facts) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,25 @@ def test_merged_model_with_card_and_figures(run, run_folder: Path, tmp_path: Pat
     code, _, err = run("export", run_folder, "--to", tmp_path / "m", "--onto", "trained", "--push", "me/model")
     assert code == 1
     assert "already exists and is another export" in err
+
+
+def test_the_licence_of_a_llama_goes_along_or_is_asked_for(
+    run, run_folder: Path, toy: dict[str, str], tmp_path: Path
+) -> None:
+    base = tmp_path / "Llama-3.1-tiny"
+    shutil.copytree(toy["model"], base)
+    mine = shutil.copytree(run_folder, tmp_path / "run")
+    recipe = yaml.safe_load((mine / "recipe.yaml").read_text())
+    recipe["base"]["model"] = str(base)
+    (mine / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    code, _, err = run("export", mine, "--to", tmp_path / "a", "--adapter")
+    assert code == 0, err
+    assert "put its LICENSE into the folder" in err
+    assert "Llama 3.1 Community License" in (tmp_path / "a" / "NOTICE").read_text()
+    (base / "LICENSE").write_text("The agreement.")
+    code, _, err = run("export", mine, "--to", tmp_path / "b", "--adapter")
+    assert (code, "LICENSE" in err) == (0, False), err
+    assert (tmp_path / "b" / "LICENSE").read_text() == "The agreement."
 
 
 def test_a_gguf_file_with_its_modelfile(run, run_folder: Path, tmp_path: Path) -> None:

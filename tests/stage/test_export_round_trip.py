@@ -75,7 +75,6 @@ def run_folder(toy: dict[str, str], tmp_path: Path) -> Path:
     config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
     get_peft_model(network, config).save_pretrained(folder / "sft" / "final" / "actor")
     manifest.seal(folder / "sft" / "final")
-    manifest.seal(folder / "sft" / "final")
     (folder / "eval").mkdir()
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipes.check(tree, "toy").model_dump()))
     return folder
@@ -87,6 +86,7 @@ def test_pushed_and_loaded_back_it_writes_the_same(run_folder: Path, toy: dict[s
     for path in Path(toy["model"]).glob("*token*"):
         (base / path.name).write_bytes(path.read_bytes())
     (base / "chat_template.jinja").write_text(tiny.TEMPLATE)
+    (base / "LICENSE").write_text("Do as you like.")
     out = tmp_path / "out"
     out.mkdir()
     with MiniHub() as hub:
@@ -104,6 +104,7 @@ def test_pushed_and_loaded_back_it_writes_the_same(run_folder: Path, toy: dict[s
         assert len(hub.repos["tester/merged"].history()) == 2, "pushed once; the second push found nothing to change"
         assert all(hub.repos[f"tester/{name}"].private for name in ("merged", "adapter"))
         assert hub.repos["tester/adapter"].tags["v1"]
+        assert all((out / name / "LICENSE").read_text() == "Do as you like." for name in ("merged", "adapter"))
     assert "is this export already" in done.stderr
     found = json.loads((out / "found.json").read_text())
     assert found["texts"][0] == found["texts"][1]

@@ -24,6 +24,7 @@ MERGED = {
     "logits": "compared",
     "kl_to_unmerged": 1e-4,
     "kl_to_trained": 0.05,
+    "licence_files": ["LICENSE", "NOTICE"],
 }
 
 
@@ -79,7 +80,7 @@ def test_people_read_what_it_is_worth(run: Path) -> None:
         "vllm serve me/Llama-o1",
         "sglang.launch_server --model-path me/Llama-o1",
         "![training curves](curves.svg)",
-        "NOTICE is part of this model",
+        "Part of this model: LICENSE, NOTICE.",
     ):
         assert part in text, part
     recipe = yaml.safe_load(text.rpartition("```yaml\n")[2].partition("```")[0])
