@@ -33,7 +33,7 @@ def import_(source: str, to: Path, as_json: bool, **settings: Any) -> None:
 
     \b
     lite-huatuo data import openlifescienceai/medmcqa --to exam.jsonl
-    lite-huatuo data import TIGER-AI-Lab/MMLU-Pro#test --only category=health,biology --to exam.jsonl
+    lite-huatuo data import TIGER-Lab/MMLU-Pro#test --only category=health,biology --to exam.jsonl
     """
     from lite_huatuo.data import exams
 
