@@ -81,8 +81,10 @@ def _talk(students: Students, temperature: float, most: int) -> None:
     while True:
         try:
             question = click.prompt("", prompt_suffix="> ", default="", show_default=False).strip()
-        except click.Abort:
-            return
+        except click.Abort as ended:
+            if isinstance(ended.__context__, EOFError):
+                return
+            raise  # a signal
         if not question:
             return
         _answer(students, question, temperature, most)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -134,12 +135,12 @@ def _run(
             with suppress(OSError):  # the disk may be what failed
                 run.event("failed", error=str(error))
         raise
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as signalled:
         if opened:
             run.event("interrupted")
         if together.count == 1:  # else the process that started them says so
             say_how_to_go_on(recipe, path)
-        raise
+        raise click.exceptions.Exit(128 + getattr(signalled, "number", signal.SIGINT)) from None  # all is said
     return run
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import signal
 from collections.abc import Callable
 
+import click.termui
 import pytest
 
 from lite_huatuo.cli.chat import ReplyPrinter
@@ -59,6 +62,18 @@ def test_a_student_an_exported_model_and_an_endpoint_answer(
     with ScriptedServer(lambda request: "\x1b[2J\x1b]0;owned\x07Take \u202erest.") as server:
         code, out, _ = run("chat", server.url, "--set", "model=m", "--once", "Why?")
     assert (code, out) == (0, "[2J]0;ownedTake rest.\n"), "nothing for the terminal to obey"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_at_the_prompt_is_one_and_the_end_of_input_is_none(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    words = ("chat", "http://127.0.0.1:9/v1", "--set", "model=m")
+    monkeypatch.setattr(click.termui, "visible_prompt_func", lambda _: signal.raise_signal(number))
+    assert run(*words)[0] == 128 + number
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    monkeypatch.setattr(click.termui, "visible_prompt_func", input)
+    assert run(*words)[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,7 @@ def test_interrupt_exits_130_and_says_how_to_go_on(
     code, _, err = run("train", "--recipe", recipe_file, "--run", tmp_path / "r")
     assert code == 130
     assert "--resume" in err
+    assert err.count("interrupted") == 1
     assert [row["event"] for _, row in jsonl.iter_rows(tmp_path / "r" / "events.jsonl")] == ["created", "interrupted"]
 
 
