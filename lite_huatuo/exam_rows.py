@@ -210,10 +210,10 @@ def _letters_meant(value: str, options: dict[str, str], told: Mapping[str, str])
         same = [letter for letter, text in options.items() if form(text) and form(text) == form(value)]
         if same:
             return so_far if so_far in same else same[0]
-    if by_letter or len(so_far) < 2:
-        return by_letter
     texts = [_loose_form(options.get(letter, "?")) for letter in so_far]
-    return so_far if all(text in _loose_form(value) for text in texts) else ""  # several right options in one text
+    if len(texts) > 1 and all(text in _loose_form(value) for text in texts):
+        return so_far  # several right options in one text, which may look like letters: "x; y"
+    return by_letter
 
 
 def _exact_form(text: str) -> str:

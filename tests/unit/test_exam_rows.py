@@ -9,7 +9,7 @@ import pytest
 from lite_huatuo import exam_rows
 from lite_huatuo.errors import RecordError
 from lite_huatuo.exam_rows import exam_from_row
-from lite_huatuo.records import ExamQuestion, to_row
+from lite_huatuo.records import ExamQuestion, to_row, to_row
 
 FEVER = {"A": "Malaria", "B": "Dengue", "C": "Typhoid"}
 
@@ -169,6 +169,12 @@ def test_a_letter_beside_a_letter_may_be_an_options_text() -> None:
     vitamins = {"A": "D", "B": "C", "C": "A", "D": "B"}
     assert exam_from_row(general(options=vitamins, answer_idx="B", answer="C"), "x").answer == "C"
     assert exam_from_row(general(options=vitamins, answer_idx=..., answer="C"), "x").answer == "A"
+
+
+def test_right_options_whose_texts_look_like_letters_are_read_again_as_written() -> None:
+    exam = exam_from_row(general(options={"A": "x", "B": "y", "C": "z"}, answer_idx="BA", answer=...), "x")
+    assert (exam.answer_idx, exam.answer) == ("AB", "x; y")
+    assert exam_from_row(to_row(exam), "x") == exam
 
 
 @pytest.mark.parametrize(
