@@ -9,7 +9,7 @@ import pytest
 from lite_huatuo import exam_rows
 from lite_huatuo.errors import RecordError
 from lite_huatuo.exam_rows import exam_from_row
-from lite_huatuo.records import ExamQuestion, to_row, to_row
+from lite_huatuo.records import ExamQuestion, to_row
 
 FEVER = {"A": "Malaria", "B": "Dengue", "C": "Typhoid"}
 
