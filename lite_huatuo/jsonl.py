@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lite_huatuo import nearest
 from lite_huatuo.errors import RecordError
 
 
@@ -121,7 +122,7 @@ def _open(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except FileNotFoundError:
-        raise RecordError(f"{path}: no such file") from None
+        raise RecordError(f"{path}: no such file{nearest.file_hint(path)}") from None
     except IsADirectoryError:
         raise RecordError(f"{path}: is a folder; name the file in it") from None
     except OSError as error:

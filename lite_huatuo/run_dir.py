@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from lite_huatuo import __version__, jsonl, manifest
+from lite_huatuo import __version__, jsonl, manifest, nearest
 from lite_huatuo.errors import CheckpointError
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "safetensors", "unsloth")
@@ -39,7 +39,9 @@ class RunDir:
     @classmethod
     def create(cls, path: Path, recipe: dict[str, Any], *, overwrite: bool = False) -> RunDir:
         """Make a new run folder; an existing one is refused unless `overwrite`, which deletes it."""
-        if path.exists() and (not path.is_dir() or _begun(path)):
+        if path.exists() and not path.is_dir():
+            raise CheckpointError(f"{path}: is a file; choose another folder with --run")
+        if path.exists() and _begun(path):
             if not overwrite:
                 raise CheckpointError(f"{path}: already exists; go on with --resume or replace it with --overwrite")
             if not all((path / name).is_file() for name in ("recipe.yaml", "environment.json")):
@@ -73,7 +75,10 @@ class RunDir:
     @classmethod
     def resume(cls, path: Path, recipe: dict[str, Any]) -> RunDir:
         """Open an existing run to go on with it; its recipe must be the same in everything that changes a number."""
-        run = cls.open(path)
+        try:
+            run = cls.open(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}, or begin one without --resume") from None
         differences = _differences(run.recipe(), recipe)
         if differences:
             raise CheckpointError(
@@ -87,7 +92,10 @@ class RunDir:
     def open(cls, path: Path) -> RunDir:
         """Open an existing run folder for reading."""
         if not (path / "recipe.yaml").is_file():
-            raise CheckpointError(f"{path}: no run here (no recipe.yaml); give the folder of a run, such as runs/demo")
+            near = "" if path.exists() else meant(path)
+            raise CheckpointError(
+                f"{path}{near}: no run here (no recipe.yaml); give the folder of a run, such as runs/demo"
+            )
         return cls(path)
 
     def recipe(self) -> dict[str, Any]:
@@ -137,18 +145,28 @@ class RunDir:
 
     def remember(self, name: str, facts: dict[str, Any]) -> None:
         """Keep facts that a resumed run depends on in <run>/<name>; CheckpointError where they were others before."""
+        self.compare(name, facts)
+        path = self.path / name
+        if self.writes and not path.exists():
+            jsonl.write_text(path, json.dumps(facts, indent=1, sort_keys=True) + "\n")
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """Return the facts kept in <run>/<name>; empty where none were."""
         path = self.path / name
         if not path.exists():
-            if self.writes:
-                jsonl.write_text(path, json.dumps(facts, indent=1, sort_keys=True) + "\n")
-            return
+            return {}
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
+            kept = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            before = None
-        if not isinstance(before, dict):
+            kept = None
+        if not isinstance(kept, dict):
             raise CheckpointError(f"{path}: damaged; put it back from a copy or start again with --overwrite")
-        if differences := _differences(before, json.loads(json.dumps(facts))):
+        return kept
+
+    def compare(self, name: str, facts: dict[str, Any]) -> None:
+        """CheckpointError where the facts kept in <run>/<name> are others."""
+        before = self.facts(name)
+        if differences := _differences(before, json.loads(json.dumps(facts))) if before else []:
             raise CheckpointError(
                 f"{self.path}: what it works on has changed since it was started ({'; '.join(differences)}); put it "
                 "back, or start a new run with --run"
@@ -175,6 +193,13 @@ class RunDir:
         """Drop metrics and samples beyond `counter` == last: they will be written again by the resumed run."""
         for name in ("metrics.jsonl", "samples.jsonl") if self.writes else ():
             jsonl.keep(self.stage(stage) / name, lambda row: row[counter] <= last)
+
+
+def meant(path: Path) -> str:
+    """Return what may have been meant by a folder that does not exist, after a space; "" where nobody knows."""
+    if (named := Path("runs") / path).is_dir():
+        return f" (did you mean {named}?)"
+    return nearest.file_hint(path)
 
 
 def _begun(folder: Path) -> bool:

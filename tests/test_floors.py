@@ -81,7 +81,7 @@ FLOORS = {
     ],
     1: [
         "jsonl",
-        *("recipe", "schema", "run_dir", "processes", "manifest", "lock"),
+        *("recipe", "schema", "run_dir", "processes", "manifest", "lock", "hub_access"),
         "planning.hardware",
         "data.asking",
         "data.replies",
@@ -110,7 +110,10 @@ FLOORS = {
         "verifier.medical_terms",
     ],
     # "" is the version
-    0: ["errors", "records", "exam_rows", "response_format", "prompts", "prompts.*", "verifier.base", "stopping", ""],
+    0: [
+        *("errors", "nearest", "records", "exam_rows", "response_format", "prompts", "prompts.*", "verifier.base"),
+        *("stopping", ""),
+    ],
 }
 STAGES = [
     "data.pipeline",

@@ -33,7 +33,7 @@ def command(
 
     reports, below = [], []
     for other in others:
-        found = compare.compare(predictions.folder_of(first), predictions.folder_of(other), only=names, seed=seed)
+        found = compare.compare(predictions.evaluated(first), predictions.evaluated(other), only=names, seed=seed)
         below += [f"{other} is below {first}: {reason}" for reason in compare.gate(found)]
         reports.append({"first": first, "second": other, **found.report()})
     if as_json:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from lite_huatuo import nearest
 from lite_huatuo.cli import terminal
+from lite_huatuo.errors import RecordError
 
 FILE = click.Path(path_type=Path)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -37,8 +40,15 @@ def import_(source: str, to: Path, as_json: bool, **settings: Any) -> None:
     """
     from lite_huatuo.data import exams
 
+    _not_over(source, to)
     counts = exams.import_exams(source, to, **settings)
     _print(counts, as_json, [f"{count:>8,}  {name.replace('_', ' ')}" for name, count in counts.items()])
+    if counts["refused"] and not counts["kept"]:
+        from lite_huatuo import jsonl
+        from lite_huatuo.data import side_files
+
+        _, first = next(jsonl.iter_rows(side_files.side_path(to, side_files.REFUSED)))
+        terminal.say(f"warning: every row was refused; the first, {first['where']}: {first['reason']}", err=True)
 
 
 @click.command()
@@ -61,6 +71,7 @@ def decontaminate(source: str, to: Path, against: tuple[str, ...], spare_stock_p
     from lite_huatuo.data import decontaminate as screening
     from lite_huatuo.data import side_files, sources
 
+    _not_over(source, to)
     screen = screening.Screen() if spare_stock_phrases else screening.Screen(everyday=None)
     for evaluation in against:
         for where, row in sources.rows(evaluation):
@@ -108,7 +119,7 @@ def mix(folder: Path, counts: tuple[str, ...], seed: int, as_json: bool, **input
     """
     from lite_huatuo.data import mix as mixing
 
-    chosen = {**mixing.PAPER, **dict(_count(text) for text in counts)}
+    chosen = {**mixing.PAPER, **dict(_count(text, mixing.PAPER) for text in counts)}
     given = {kind: list(sources) for kind, sources in inputs.items() if sources}
     if not given:
         raise click.UsageError("give at least one source, such as --rl problems.jsonl")
@@ -155,6 +166,12 @@ def ledger(store: Path, as_json: bool) -> None:
     _print(rows, as_json, lines)
 
 
+def _not_over(source: str, to: Path) -> None:
+    """Refuse to write an output over its own input."""
+    if to.exists() and Path(source).exists() and to.samefile(source):
+        raise RecordError(f"{to}: is the input, and would be lost; give the output another name")
+
+
 def _funnel(stage: dict[str, Any]) -> list[str]:
     """Return the lines of one file's funnel."""
     lines = [f"{stage['file']}: {stage['rows']:,} of {stage['in']:,} rows"]
@@ -181,8 +198,10 @@ def _short(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _count(text: str) -> tuple[str, int]:
+def _count(text: str, known: Iterable[str]) -> tuple[str, int]:
     kind, _, number = text.partition("=")
     if not number.isdigit():
         raise click.UsageError(f"--count {text}: write it KIND=N, such as rl=20000")
+    if kind not in known:
+        raise click.UsageError(f"--count {text}: no such kind{nearest.hint(kind, known)}; there are {', '.join(known)}")
     return kind, int(number)

@@ -229,8 +229,10 @@ def _do(job: Job, assume_right: float = 0.5) -> None:
 
         terminal.say(data_price.table(job, SAMPLE, assume_right))
         return
-    from lite_huatuo.data import pipeline
+    from lite_huatuo.data import client, pipeline
 
+    for _, model in job.models:
+        client.secret(model)  # before anything is written
     paths = pipeline.outputs(job.settings.to, *job.sides)
     if job.settings.to.exists() and not job.settings.overwrite:
         raise RecordError(f"{job.settings.to}: already exists; give another name, or --overwrite to make it again")

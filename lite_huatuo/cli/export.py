@@ -67,7 +67,6 @@ def command(folder: Path, to: Path, repo: str | None, dry_run: bool, as_json: bo
 
     from lite_huatuo import lock
     from lite_huatuo import recipe as recipes
-    from lite_huatuo.cli import export_steps, gate
     from lite_huatuo.cli.train import quiet_libraries
     from lite_huatuo.run_dir import RunDir
 
@@ -81,6 +80,8 @@ def command(folder: Path, to: Path, repo: str | None, dry_run: bool, as_json: bo
             raise click.UsageError("--push: the recipe has no export.repo; give user/name")
     stage = options["stage"] or run.actor().parent.parent.name
     quiet_libraries()
+    from lite_huatuo.cli import export_steps, gate  # bring torch
+
     request = export_steps.Request(
         run=run,
         recipe=recipe,

@@ -6,10 +6,11 @@ import atexit
 import importlib
 import signal
 import sys
+from typing import Any
 
 import click
 
-from lite_huatuo import __version__, stopping
+from lite_huatuo import __version__, nearest, stopping
 from lite_huatuo.cli import terminal, troubles
 from lite_huatuo.errors import LiteHuatuoError
 
@@ -50,6 +51,12 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         return importlib.import_module(f"lite_huatuo.cli.{COMMANDS[cmd_name][0]}").command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Return (name, command, the other words); an unknown name is told with the nearest known one."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0]!r}{nearest.hint(args[0], COMMANDS)}.")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the summaries without importing the commands."""

@@ -5,6 +5,7 @@ control characters are shown, not sent, and rich reads no markup in them.
 from __future__ import annotations
 
 import re
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,7 +29,10 @@ def say(text: str, *, err: bool = False, nl: bool = True) -> None:
 
 
 def console(width: int | None = None, *, stderr: bool = False) -> Console:
-    """Return a rich console for tables and bars; in plain strings, cells and titles it reads no markup."""
+    """Return a rich console for tables and bars; in plain strings, cells and titles it reads no markup.
+
+    `width` is the most columns it takes: a narrower terminal, or COLUMNS, makes it narrower.
+    """
     from rich.console import Console as Rich
 
     class Harmless(Rich):
@@ -38,4 +42,6 @@ def console(width: int | None = None, *, stderr: bool = False) -> Console:
             """Return the text to print for a string."""
             return super().render_str(harmless(text), **{**options, "markup": False, "emoji": False})
 
+    if width is not None:
+        width = min(width, shutil.get_terminal_size((width, 24)).columns)
     return Harmless(width=width, stderr=stderr, highlight=False, markup=False, emoji=False)

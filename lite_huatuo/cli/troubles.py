@@ -16,6 +16,13 @@ DISK = {
     errno.EACCES: "you may not write here; ask for the right",
     errno.EIO: "the disk failed; look after it",
 }
+# A place that cannot be written to, whatever room and rights there are.
+PLACE = {
+    errno.EISDIR: "is a folder, and a file is to be written there; give another name",
+    errno.EEXIST: "is a file, and a folder is to be made there; give another name",
+    errno.ENOTDIR: "a part of this path is a file; give another folder",
+    errno.ENAMETOOLONG: "this name is too long for the disk; give a shorter one",
+}
 # What libraries that write in Rust or C++ say of the same; they name no file.
 WORDS = {"No space left": errno.ENOSPC, "File too large": errno.EFBIG, "file write failed": errno.ENOSPC}
 WORDS["PytorchStreamWriter failed"] = errno.ENOSPC
@@ -44,7 +51,10 @@ def _ours(error: Exception, go_on: str, memory: str) -> Exception | None:
         return BackendError(f"out of memory ({text.strip().split(chr(10))[0]}); {memory}")
     number = error.errno if isinstance(error, OSError) else None
     number = number or next((each for words, each in WORDS.items() if words in text), None)
+    path = (error.filename2 or error.filename) if isinstance(error, OSError) else None
+    where = f"{path}: " if path else ""
+    if number in PLACE and where:
+        return CheckpointError(where + PLACE[number])
     if number in DISK:
-        where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
         return CheckpointError(f"{where}{DISK[number]}, then go on: {go_on}. What was saved before is whole")
     return None

@@ -55,14 +55,14 @@ def check(
     from lite_huatuo.verifier import acceptance, suite
 
     section, base = _section(recipe, kind, overrides)
+    beside = None
+    if against is not None:
+        beside = _section(None, against, against_set) if against in KINDS else _section(against, None, against_set)
     cases: dict[str, Any] = {} if no_suite else {SUITE: suite.load()}
     cases.update({str(path): acceptance.read_judged(path) for path in files})
     with ExitStack() as stack:
         found = _judge(_make(section, base, stack), cases)
-        second = None
-        if against is not None:
-            kind, recipe_of = (against, None) if against in KINDS else (None, against)
-            second = _judge(_make(*_section(recipe_of, kind, against_set), stack), cases)
+        second = None if beside is None else _judge(_make(*beside, stack), cases)
     report = _report(found, second)
     if verdicts is not None:
         from lite_huatuo import jsonl

@@ -78,7 +78,7 @@ class Teacher:
         self.profile, self.store, self.budget, self.batch = profile, store, budget, batch
         self.usage = Tally()
         self.retries = retries or Retries()
-        self._secret = _key(profile)
+        self._secret = secret(profile)
         self._limits = Limits(profile.concurrency, profile.requests_per_minute, profile.tokens_per_minute)
         self._quiet, self._poll = quiet, poll
         self._flights: dict[str, asyncio.Task[Reply]] = {}
@@ -292,8 +292,8 @@ class Teacher:
         return text.replace(self._secret, "[key]") if self._secret else text
 
 
-def _key(profile: Profile) -> str | None:
-    """Return the key from the environment, None where the profile needs none."""
+def secret(profile: Profile) -> str | None:
+    """Return the key from the environment, None where the profile needs none; APIError where it is not set."""
     if profile.key_env is None:
         return None
     key = os.environ.get(profile.key_env, "").strip()

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lite_huatuo import exam_rows, jsonl
+from lite_huatuo import exam_rows, hub_access, jsonl
 from lite_huatuo.errors import RecordError
 from lite_huatuo.records import ExamQuestion, SFTExample, VerifiableProblem, problem_from_row, sft_from_row
 
@@ -131,13 +131,14 @@ def _hub_rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     name, _, split = source.partition("#")
     name, _, revision = name.partition("@")
     name, _, config = name.partition(":")
+    unasked = hub_access.failure()
     try:
         pinned = {"revision": revision} if revision else {}
         table = datasets.load_dataset(name, config or None, split=split or "train", **pinned)
     except Exception as error:  # the library raises many kinds, network errors among them
-        reason = str(error).strip().split("\n")[0]
+        reason = unasked or f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
         raise RecordError(
-            f"{source}: cannot be loaded from the Hub ({type(error).__name__}: {reason}); "
+            f"{source}: cannot be loaded from the Hub ({reason}); "
             "check the name, your network and HF_TOKEN, or give a local .json or .jsonl file"
         ) from None
     for index, row in enumerate(table):

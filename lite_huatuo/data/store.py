@@ -323,5 +323,5 @@ def _told(path: Path, error: Exception) -> str:
     if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
         return f"{path}: the disk is full; every reply so far is kept, make room and run the same command again"
     if isinstance(error, (sqlite3.OperationalError, OSError)):
-        return f"{path}: cannot be used as a request store ({error})"
+        return f"{path}: cannot be used as a request store ({error}); give another file with --store"
     return f"{path}: damaged, or no request store ({error}); put a copy back, or move it away to start with a new one"

@@ -20,6 +20,7 @@ from lite_huatuo import jsonl
 from lite_huatuo.errors import RecordError
 from lite_huatuo.evaluation import answers
 from lite_huatuo.records import ExamQuestion
+from lite_huatuo.run_dir import meant
 
 REPORT = "report.json"
 SETTINGS = ".settings.json"
@@ -68,7 +69,7 @@ class Predictions:
             if overwrite:
                 self.path.unlink(missing_ok=True)
                 self._settings.unlink(missing_ok=True)
-            if self._settings.exists():
+            if self._settings.exists() and self.path.exists():
                 self._same(settings)
             elif self.path.exists():
                 raise RecordError(
@@ -177,6 +178,14 @@ def folder_of(target: str) -> Path:
     run, stage = found
     there = [name for name in ("ppo", "sft", "base") if (run / "eval" / name / REPORT).exists()]
     return run / "eval" / (stage or (there[0] if there else "ppo"))
+
+
+def evaluated(target: str) -> Path:
+    """Return `folder_of` a target; RecordError where neither it nor an evaluation of it exists."""
+    folder = folder_of(target)
+    if not folder.exists() and not Path(target).exists():
+        raise RecordError(f"{target}{meant(Path(target))}: no evaluation here; run `lite-huatuo eval` on it first")
+    return folder
 
 
 def slug(target: str) -> str:

@@ -99,7 +99,7 @@ def load(
     try:
         tokenizer = tokenizers.load(folder, revision=revision, chat_template=chat_template)
         network = loader(folder, torch_dtype(compute_dtype), attention, max_length, arguments)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:  # ImportError: flash attention that is not installed
         raise BackendError(f"base.model: {model}: cannot be loaded: {_first_line(error)}") from None
     network.requires_grad_(False)
     network.eval()

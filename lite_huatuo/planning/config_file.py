@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from lite_huatuo import hub_access
 from lite_huatuo.errors import BackendError
 
 PACKAGE = "lite_huatuo.planning.configs"
@@ -46,13 +47,14 @@ def _cached(hub_id: str, revision: str | None) -> Path | None:
 def _downloaded(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import hf_hub_download
 
+    unasked = hub_access.failure()
     try:
         return Path(hf_hub_download(hub_id, NAME, revision=revision))
     except Exception as error:  # the library raises many kinds, network errors among them
-        reason = str(error).strip().split("\n")[0]
+        reason = unasked or f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
         raise BackendError(
             f"base.model: {hub_id}: its config.json is not on this machine and the Hub does not give it "
-            f"({type(error).__name__}: {reason}); give the file with --config FILE"
+            f"({reason}); check the name, or give the file with --config FILE"
         ) from None
 
 

