@@ -1,6 +1,7 @@
 """A Hugging Face Hub on loopback, for models and data sets: what its clients ask for to create, upload, tag and load.
 
-    with MiniHub() as hub: ...     # clients: HF_ENDPOINT=hub.url, HF_HUB_DISABLE_XET=1 (there is no Xet store here)
+    with MiniHub() as hub: ...          # clients: HF_ENDPOINT=hub.url, HF_HUB_DISABLE_XET=1
+    with MiniHub(xet=True) as hub: ...  # with a Xet store beside it (tests/mini_xet.py)
 
 Repositories live in memory, named as in addresses: org/name, data sets datasets/org/name. `hub.faults` breaks what a
 test wants broken: functions (method, path) -> status to answer, "cut" to drop the connection in the middle of the
@@ -22,6 +23,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
+from tests import mini_xet
 from tests.mini_hub_repo import HubError, Repo, entry, git_oid, list_folder
 
 DATE = "2026-01-01T00:00:00.000Z"
@@ -30,10 +32,11 @@ DATE = "2026-01-01T00:00:00.000Z"
 class MiniHub(ThreadingHTTPServer):
     """The server. `tokens`: {token: (user, role)}; `large`: bytes from which a file is uploaded as a large one."""
 
-    def __init__(self, tokens: dict[str, tuple[str, str]] | None = None, large: int = 1000) -> None:
+    def __init__(self, tokens: dict[str, tuple[str, str]] | None = None, large: int = 1000, xet: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.tokens = tokens or {"hf_test": ("tester", "write")}
         self.large = large
+        self.xet = mini_xet.XetStore() if xet else None
         self.repos: dict[str, Repo] = {}
         self.blobs: dict[str, bytes] = {}
         self.log: list[tuple[str, str]] = []
@@ -84,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any
 
     def _route(self, path: str) -> None:
-        for methods, pattern, function in ROUTES:
+        for methods, pattern, function in ROUTES + (mini_xet.ROUTES if self.server.xet else []):
             match = pattern.fullmatch(path)
             if match and ("GET" if self.command == "HEAD" else self.command) in methods:
                 function(self, **match.groupdict())
@@ -266,10 +269,15 @@ class Handler(BaseHTTPRequestHandler):
         oid = hashlib.sha256(data).hexdigest()
         self.server.blobs[oid] = data
         linked = {"X-Linked-Size": str(len(data)), "X-Linked-ETag": f'"{oid}"'}
+        headers |= mini_xet.link(self, repo, commit, oid)
         self.answer(b"", 302, {**headers, **linked, "Location": f"{self.server.store_url}/_lfs/{oid}"})
 
     def get_blob(self, oid: str) -> None:
-        data, headers = self.server.blobs[oid], {"ETag": f'"{oid}"', "Accept-Ranges": "bytes"}
+        self.answer_part(self.server.blobs[oid], oid)
+
+    def answer_part(self, data: bytes, name: str) -> None:
+        """Answer with the part of `data` that was asked for."""
+        headers = {"ETag": f'"{name}"', "Accept-Ranges": "bytes"}
         part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         if not part:
             self.answer(data, headers=headers)

@@ -1,18 +1,20 @@
 """Push an exported folder to the Hugging Face Hub: private unless asked otherwise, and seen whole or not at all.
 
-The files are uploaded first, then one commit makes all of them visible. What a broken attempt has uploaded is not
-uploaded again. The endpoint is HF_ENDPOINT's, the token HF_TOKEN's or that of `hf auth login`; it is never printed.
+The files are uploaded first, large ones by hf_xet where it is installed, then one commit makes all of them visible.
+The endpoint is HF_ENDPOINT's, the token HF_TOKEN's or that of `hf auth login`; it is never printed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
-from huggingface_hub import HfApi, constants, get_token
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects
 
 from lite_huatuo.errors import ExportError
 
@@ -24,8 +26,9 @@ LOGIN = "set HF_TOKEN to a token that may write, or run `hf auth login`"
 
 def files(folder: Path) -> dict[str, int]:
     """Return {path in the repository: bytes} of what a push uploads."""
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in found}
+    found = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
+    kept = filter_repo_objects(found, ignore_patterns=DEFAULT_IGNORE_PATTERNS)
+    return {path: (folder / path).stat().st_size for path in kept}
 
 
 def push(
@@ -59,10 +62,10 @@ def push(
             note(f"{repo}: is {'public' if private else 'private'} and stays so; its settings page changes that")
     except OUTSIDE as error:
         raise ExportError(_message(repo, error)) from None
-    except RuntimeError as error:  # huggingface_hub wraps what goes wrong while a large file is uploaded
-        if not isinstance(error.__cause__, OUTSIDE):
+    except RuntimeError as error:  # of hf_xet itself, or what huggingface_hub wraps while a large file is uploaded
+        if error.__cause__ is not None and not isinstance(error.__cause__, OUTSIDE):
             raise
-        raise ExportError(_message(repo, error.__cause__)) from None
+        raise ExportError(_message(repo, error.__cause__ or error)) from None
     return str(commit.commit_url)
 
 
@@ -104,19 +107,25 @@ def _prepare(api: HfApi, repo: str, *, private: bool, update: bool, tag: str | N
 
 
 def _upload(api: HfApi, folder: Path, repo: str, revision: str | None) -> Any:
-    """Upload what is not there yet, then commit all of it, unless someone else has committed meanwhile."""
-    head = api.model_info(repo, revision=revision).sha
-    return api.upload_folder(
+    """Upload what is not there yet, then commit all of it, unless someone else has committed meanwhile.
+
+    Not by upload_folder: with hf_xet it cuts what is large or was refused into several commits, each of them seen.
+    """
+    head, new = api.model_info(repo, revision=revision), files(folder)
+    old = filter_repo_objects((sibling.rfilename for sibling in head.siblings or []), allow_patterns=list(OWN))
+    return api.create_commit(
         repo_id=repo,
-        folder_path=folder,
+        operations=[
+            *(CommitOperationDelete(path) for path in old if path not in new),
+            *(CommitOperationAdd(path, folder / path) for path in new),
+        ],
         revision=revision,
-        parent_commit=head,
-        delete_patterns=list(OWN),
+        parent_commit=head.sha,
         commit_message="Upload a model exported by lite-huatuo",
     )
 
 
-def _message(repo: str, error: Exception) -> str:
+def _message(repo: str, error: BaseException) -> str:
     """Return what happened and what to do; never the request, which holds the token."""
     status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
     nothing = "nothing was published; run the same command again, what was uploaded is not uploaded again"
@@ -133,4 +142,24 @@ def _message(repo: str, error: Exception) -> str:
     if status is not None:
         said = getattr(error, "server_message", None) or ""
         return f"{repo}: the Hub refused ({status}{': ' + said if said else ''}); {nothing}"
-    return f"{repo}: {constants.ENDPOINT} cannot be reached ({type(error).__name__}); {nothing}"
+    if isinstance(error, (httpx.HTTPError, OfflineModeIsEnabled)):
+        return f"{repo}: {constants.ENDPOINT} cannot be reached ({type(error).__name__}); {nothing}"
+    return f"{repo}: {_upload_failure(error)}"
+
+
+def _upload_failure(error: BaseException) -> str:
+    """Return what broke while hf_xet, or Python itself, read or sent a large file.
+
+    hf_xet's errors hold all in their text. Of it only host and status are told: an address may be signed.
+    """
+    said, again = str(error), "nothing was published; run the same command again"
+    here = isinstance(error, OSError) and (error.strerror is not None or said.startswith("I/O error"))
+    if here and not isinstance(error, (ConnectionError, TimeoutError)):
+        reason = said.replace("I/O error: ", "")
+        return f"a file could not be read, or something noted down beside it ({reason}); {again}"
+    host, status = re.search(r"https?://[^/\s)]+", said), re.search(r"\(([45]\d\d [\w ]+)\)", said)
+    what = f"answered {status[1]}" if status else f"cannot be reached or answers wrong ({type(error).__name__})"
+    return (
+        f"{host[0] if host else 'the Xet store'} {what} while large files were uploaded; {again}; if it stays so, "
+        "HF_HUB_DISABLE_XET=1 uploads without Xet"
+    )

@@ -33,7 +33,9 @@ def command(*words):
 
 run, base, out = sys.argv[1:4]
 HfApi().create_repo("tester/base")
-HfApi().upload_folder(repo_id="tester/base", folder_path=base)
+commit = HfApi().upload_folder(repo_id="tester/base", folder_path=base).oid
+open(f"{run}/base.json", "w").write(json.dumps({"commit": commit}))
+HfApi().delete_files("tester/base", ["*.safetensors"], commit_message="main moves on, the run's base does not")
 merge = ("export", run, "--to", f"{out}/merged", "--low-disk", "--dtype", "float32", "--push", "tester/merged")
 command(*merge)
 command("export", run, "--to", f"{out}/adapter", "--adapter", "--push", "tester/adapter", "--tag", "v1")
@@ -63,13 +65,11 @@ open(f"{out}/found.json", "w").write(json.dumps(found))
 """
 
 
-@pytest.fixture
-def run_folder(toy: dict[str, str], tmp_path: Path) -> Path:
+def make_run(folder: Path, toy: dict[str, str]) -> Path:
     """A finished run, as far as an export reads it, with a random adapter; its base is on the Hub."""
     tree = tiny.toy_recipe(toy)
     tree["base"]["model"] = "tester/base"
     tree["export"] = {"max_shard_size": "100KB", "license": "mit"}
-    folder = tmp_path / "run"
     torch.manual_seed(0)
     network = AutoModelForCausalLM.from_pretrained(toy["model"], dtype=torch.float32)
     config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
@@ -80,7 +80,9 @@ def run_folder(toy: dict[str, str], tmp_path: Path) -> Path:
     return folder
 
 
-def test_pushed_and_loaded_back_it_writes_the_same(run_folder: Path, toy: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("xet", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_pushed_and_loaded_back_it_writes_the_same(toy: dict[str, str], tmp_path: Path, xet: bool) -> None:
+    run_folder = make_run(tmp_path / "run", toy)
     base = tmp_path / "base"
     AutoModelForCausalLM.from_pretrained(toy["model"]).save_pretrained(base, max_shard_size="150KB")
     for path in Path(toy["model"]).glob("*token*"):
@@ -89,8 +91,9 @@ def test_pushed_and_loaded_back_it_writes_the_same(run_folder: Path, toy: dict[s
     (base / "LICENSE").write_text("Do as you like.")
     out = tmp_path / "out"
     out.mkdir()
-    with MiniHub() as hub:
-        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_test"}
+    with MiniHub(xet=xet) as hub:
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": str(int(not xet))}
+        environment |= {"HF_TOKEN": "hf_test"}
         environment |= {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         done = subprocess.run(
             [sys.executable, "-c", USER, str(run_folder), str(base), str(out)],
@@ -101,6 +104,8 @@ def test_pushed_and_loaded_back_it_writes_the_same(run_folder: Path, toy: dict[s
         )
         assert done.returncode == 0, done.stderr[-3000:]
         assert "hf_test" not in done.stdout + done.stderr
+        assert bool([path for method, path in hub.log if method == "PUT"]) is not xet, "large files go by Xet or LFS"
+        assert bool([path for _, path in hub.log if "/_xet/v1/reconstructions/" in path]) is xet
         assert len(hub.repos["tester/merged"].history()) == 2, "pushed once; the second push found nothing to change"
         assert all(hub.repos[f"tester/{name}"].private for name in ("merged", "adapter"))
         assert hub.repos["tester/adapter"].tags["v1"]
