@@ -34,7 +34,7 @@ FLOORS = {
         *("planning.plan", "planning.needs"),
         "training.preflight",
         "training.ppo_stage",
-        *("training.verifier_train", "training.run_replies"),
+        *("training.verifier_train", "training.verifier_checkpoint", "training.run_replies"),
     ],  # no stage, but it takes a whole recipe and asks verifier.choose
     3: [
         "data.problems",

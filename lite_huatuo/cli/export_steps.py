@@ -24,6 +24,7 @@ from lite_huatuo.export import (
     model_card,
     plan,
 )
+from lite_huatuo.models import run_base
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
 
@@ -51,8 +52,8 @@ class Request:
 
     @property
     def base(self) -> dict[str, Any]:
-        """The recipe's base section."""
-        return self.recipe.base.model_dump()
+        """The recipe's base section, with the commit that the run began with."""
+        return run_base.section(self.run, self.recipe.base.model_dump())
 
     def counts(self) -> dict[str, int]:
         """Return how much data the run was given, as it is found now; empty where it cannot be read any more."""
@@ -95,6 +96,7 @@ def show_plan(request: Request, *, public: bool) -> None:
 
 def make(request: Request, *, again: bool) -> dict[str, Any]:
     """Export to `request.to` and return the figures; `again`: where this very export is there already, take it."""
+    run_base.check(request.run, request.base)
     if again and request.to.exists():
         return _there_already(request)
     if request.only_adapter:

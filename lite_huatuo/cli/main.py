@@ -34,6 +34,7 @@ SAME_AGAIN = (
     ("data", "reformat"),
     ("data", "search"),
     ("verifier", "build"),
+    ("verifier", "train"),
     ("eval",),
     ("export",),
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import click
 
+from lite_huatuo import jsonl
 from lite_huatuo.cli import terminal
 from lite_huatuo.errors import RecordError
 
@@ -43,13 +46,15 @@ def train(
     """Train a verifier adapter on judged replies.
 
     A fifth of the questions is kept to test it, a tenth to calibrate it. Writes the adapter, its settings and a card
-    with accuracy, precision, recall, F1 and calibration error, by language and length.
+    with accuracy, precision, recall, F1 and calibration error, by language and length. The same command goes on after
+    an interruption.
 
     \b
     lite-huatuo verifier train --recipe qwen7b --judged pairs/train.jsonl --test pairs/test.jsonl --to judge
     """
     if to.exists():
         raise RecordError(f"{to}: already exists; give a new folder")
+    from lite_huatuo import lock, stopping
     from lite_huatuo import recipe as recipes
     from lite_huatuo.cli.display import Display
     from lite_huatuo.cli.train import quiet_libraries, use_threads
@@ -60,22 +65,28 @@ def train(
     more = {str(path): acceptance.read_judged(path) for path in tests}
     quiet_libraries()
     use_threads(threads)
-    from lite_huatuo.models import backends
+    from lite_huatuo.models import backends, run_base
     from lite_huatuo.training import verifier_train
+    from lite_huatuo.training.verifier_checkpoint import RESULT, Checkpoints
 
     parts = verifier_train.split(rows, seed=seed)
     loaded = backends.load(**chosen.base.model_dump(), device_map=chosen.device_map())
     shape = {name: getattr(chosen.adapter, name) for name in ("rank", "alpha", "targets")}
-    with Display() as display:
+    identity = {"base": run_base.of(loaded), "judged replies": verifier_train.digest(rows), "seed": seed}
+    work = Checkpoints(to.with_name(f".training-{to.name}"), {**identity, **shape, **settings})
+    with lock.locked(to, "verifier train"), stopping.on_signals() as stop, Display() as display:
         verifier = verifier_train.train(
-            loaded, parts, threshold=threshold, seed=seed, progress=display, **shape, **settings
-        )
+            loaded, parts, threshold=threshold, seed=seed, progress=display, checkpoints=work, stop=stop,
+            **shape, **settings,
+        )  # fmt: skip
         judged = {"test part": acceptance.judge(verifier, parts.test)}
         judged.update({name: acceptance.judge(verifier, cases) for name, cases in more.items()})
     counts = {name: len(getattr(parts, name)) for name in ("train", "calibration", "test")}
     told = {**shape, **settings, "threshold": threshold, "temperature": round(verifier.settings.temperature, 4)}
     reports = {name: acceptance.report(one) for name, one in judged.items()}
-    verifier.save(to)
     page = card.render(str(to), chosen.base.model, {**told, "seed": seed}, counts, reports)
-    (to / "README.md").write_text(page, encoding="utf-8")
+    verifier.save(work.folder / RESULT)
+    jsonl.write_text(work.folder / RESULT / "README.md", page)
+    os.replace(work.folder / RESULT, to)
+    shutil.rmtree(work.folder)
     terminal.say(page)

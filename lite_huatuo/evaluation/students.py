@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lite_huatuo import recipe as recipes
-from lite_huatuo.errors import CheckpointError, ReplyError
+from lite_huatuo.errors import CheckpointError, RecipeError, ReplyError
 from lite_huatuo.evaluation import predictions, targets
 from lite_huatuo.evaluation.targets import Ask, EndpointWriter, Sampling, Written
 from lite_huatuo.run_dir import RunDir
@@ -166,13 +166,15 @@ def enter(
             stack.callback(endpoint.close)
             yield endpoint
             return
+        if overrides:
+            raise RecipeError(f"--set: is for endpoints, which {target} is not; leave it out")
         found = predictions.run_of(target)
         yield _of_model(target) if found is None else _of_run(found[0], stage or found[1], every)
 
 
 def _of_run(folder: Path, stage: str | None, every: bool) -> Local:
     """Return a run's students on one base."""
-    from lite_huatuo.models import backends
+    from lite_huatuo.models import run_base
     from lite_huatuo.models.shared_base import BASE, SharedBase
 
     run = RunDir.open(folder)
@@ -183,7 +185,7 @@ def _of_run(folder: Path, stage: str | None, every: bool) -> Local:
     chosen = [stage] if stage else [BASE, *finished] if every else finished[-1:]
     if stage not in (None, BASE, *finished):
         raise CheckpointError(f"{folder}: {stage} is not finished; run `lite-huatuo train --resume` on it first")
-    loaded = backends.load(**recipe.base.model_dump(), device_map=recipe.device_map())
+    loaded = run_base.load(run, **recipe.base.model_dump(), device_map=recipe.device_map())
     limit = recipe.ppo.rollout.max_reply_length
     adapters = {name: run.sound(name) for name in chosen if name != BASE}
     if not adapters:
@@ -194,8 +196,6 @@ def _of_run(folder: Path, stage: str | None, every: bool) -> Local:
 
 def _of_model(model: str) -> Local:
     """Return an exported model in a folder, or one on the Hub."""
-    from lite_huatuo.models import backends
-
-    loaded = backends.load(model, quantization="none", backend="plain")
+    loaded = targets.load_model(model)
     name = Path(model).name or model
     return Local(loaded.model, loaded.tokenizer, {name: contextlib.nullcontext}, targets.MOST_TOKENS)

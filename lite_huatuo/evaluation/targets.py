@@ -15,7 +15,7 @@ from lite_huatuo.data import completion
 from lite_huatuo.data import profile as profiles
 from lite_huatuo.data.asking import Request, Unusable
 from lite_huatuo.data.profile import Profile
-from lite_huatuo.errors import APIError, CheckpointError, ReplyError
+from lite_huatuo.errors import APIError, BackendError, CheckpointError, ReplyError
 from lite_huatuo.evaluation import predictions
 from lite_huatuo.records import VerifiableProblem
 from lite_huatuo.run_dir import RunDir
@@ -176,7 +176,7 @@ def profile_of(target: str, overrides: Sequence[str]) -> Profile | None:
 
 def open_run(folder: Path, stage: str | None) -> tuple[LocalWriter, str]:
     """Return a run's student and its stage: base (no adapter), sft, ppo, or the newest that is finished."""
-    from lite_huatuo.models import backends
+    from lite_huatuo.models import run_base
     from lite_huatuo.models.shared_base import SharedBase
 
     run = RunDir.open(folder)
@@ -184,9 +184,9 @@ def open_run(folder: Path, stage: str | None) -> tuple[LocalWriter, str]:
     named = stage or ("ppo" if run.is_done("ppo") else "sft")
     if named != "base" and not run.is_done(named):
         raise CheckpointError(f"{folder}: {named} is not finished; run `lite-huatuo train --resume` on it first")
-    base, limits = recipe.base.model_dump(), recipe.heldout_arguments()
-    identity = {"model": recipe.base.model, "revision": recipe.base.revision, "quantization": recipe.base.quantization}
-    loaded = backends.load(**base, device_map=recipe.device_map())
+    limits = recipe.heldout_arguments()
+    loaded = run_base.load(run, **recipe.base.model_dump(), device_map=recipe.device_map())
+    identity = {"model": recipe.base.model, "revision": loaded.revision, "quantization": recipe.base.quantization}
     sizes = {"batch_size": limits["batch_size"], "max_tokens": limits["max_reply_length"]}
     if named == "base":
         return _without_adapter(loaded, identity, **sizes), named
@@ -196,11 +196,25 @@ def open_run(folder: Path, stage: str | None) -> tuple[LocalWriter, str]:
     return LocalWriter(shared, "actor", identity, **sizes), named
 
 
-def open_model(model: str, *, revision: str | None = None, batch_size: int = 16) -> LocalWriter:
-    """Return an exported model in a folder, or one on the Hub, in the 16 bit (on a CPU 32) it is stored in."""
+def load_model(model: str, *, revision: str | None = None) -> LoadedBase:
+    """Load a model that is no run's: an exported one in a folder, or one on the Hub; BackendError where it is none."""
     from lite_huatuo.models import backends
 
-    loaded = backends.load(model, revision=revision, quantization="none", backend="plain")
+    if (Path("runs") / model / "recipe.yaml").is_file() and not Path(model).exists():
+        raise BackendError(f"{model}: no such folder; did you mean {Path('runs') / model}?")
+    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+        raise BackendError(
+            f"{model}: neither a run (no recipe.yaml) nor a model (no config.json); name the folder of one"
+        )
+    try:
+        return backends.load(model, revision=revision, quantization="none", backend="plain")
+    except BackendError as error:
+        raise BackendError(str(error).removeprefix("base.model: ")) from None  # it is no recipe's
+
+
+def open_model(model: str, *, revision: str | None = None, batch_size: int = 16) -> LocalWriter:
+    """Return an exported model in a folder, or one on the Hub, in the 16 bit (on a CPU 32) it is stored in."""
+    loaded = load_model(model, revision=revision)
     identity: dict[str, Any] = {"model": model, "revision": revision}
     if Path(model).is_dir():
         files = sorted(Path(model).glob("*.safetensors"))

@@ -33,11 +33,11 @@ Optimizers = dict[str, torch.optim.Optimizer]
 
 def save(folder: Path, shared: SharedBase, head: ValueHead, optimizers: Optimizers, state: dict[str, Any]) -> None:
     """Write a checkpoint at `folder`; `state` is the stage's own JSON (update, best evaluation, …)."""
-    temporary = _fresh(folder)
+    temporary = fresh(folder)
     for adapter in ("actor", "critic"):
         shared.save(adapter, temporary / adapter)
     head.save(temporary / "value_head.safetensors")
-    tensors, scalars = _pack_optimizers(optimizers)
+    tensors, scalars = pack_optimizers(optimizers)
     generators, states = random_states()
     save_file({**tensors, **generators}, temporary / "optimizers.safetensors")
     whole = {"stage": state, "optimizers": scalars, "rng": states}
@@ -53,7 +53,7 @@ def load(folder: Path, shared: SharedBase, head: ValueHead, optimizers: Optimize
         for adapter in ("actor", "critic"):
             shared.load(adapter, folder / adapter)
         head.load(folder / "value_head.safetensors")
-        _unpack_optimizers(optimizers, tensors, whole["optimizers"])
+        unpack_optimizers(optimizers, tensors, whole["optimizers"])
         restore_random_states(tensors, whole["rng"])
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
@@ -65,7 +65,7 @@ def load(folder: Path, shared: SharedBase, head: ValueHead, optimizers: Optimize
 
 def save_policy(folder: Path, shared: SharedBase, head: ValueHead, adapters: tuple[str, ...]) -> None:
     """Write adapters and value head only, whole or not at all."""
-    temporary = _fresh(folder)
+    temporary = fresh(folder)
     for adapter in adapters:
         shared.save(adapter, temporary / adapter)
     head.save(temporary / "value_head.safetensors")
@@ -133,7 +133,8 @@ def prune(folder: Path, keep: int, *, spare: int) -> None:
             shutil.rmtree(old)
 
 
-def _fresh(folder: Path) -> Path:
+def fresh(folder: Path) -> Path:
+    """Return a new folder beside the one that `put` will make of it."""
     temporary = folder.with_name(f".tmp-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -157,7 +158,7 @@ def sync(folder: Path) -> None:
                 os.fsync(file.fileno())
 
 
-def _pack_optimizers(optimizers: Optimizers) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, Any]]]:
+def pack_optimizers(optimizers: Optimizers) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, Any]]]:
     """Return (tensors, scalars) of all optimiser states, keyed optimiser.parameter.name."""
     tensors, scalars = {}, {}
     for name, optimizer in optimizers.items():
@@ -170,8 +171,8 @@ def _pack_optimizers(optimizers: Optimizers) -> tuple[dict[str, torch.Tensor], d
     return tensors, scalars
 
 
-def _unpack_optimizers(optimizers: Optimizers, tensors: dict[str, torch.Tensor], scalars: dict[str, Any]) -> None:
-    """Load what `_pack_optimizers` returned."""
+def unpack_optimizers(optimizers: Optimizers, tensors: dict[str, torch.Tensor], scalars: dict[str, Any]) -> None:
+    """Load what `pack_optimizers` returned."""
     for name, optimizer in optimizers.items():
         state: dict[int, dict[str, Any]] = {}
         for key, value in {**tensors, **scalars}.items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lite_huatuo.errors import BackendError
-from lite_huatuo.models import backends
+from lite_huatuo.models import backends, run_base
 from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.models.value_head import ValueHead
 from lite_huatuo.processes import ALONE, Processes
@@ -83,7 +83,9 @@ def assemble(
     data = inputs.read(**recipe.input_arguments())
     run.remember("ppo/data.json", inputs.facts(data, "problems", "selection", "heldout"))
     by_vllm = recipe.ppo.rollout.engine == "vllm"
-    loaded = backends.load(
+    loaded = run_base.load(
+        run,
+        first=True,
         **recipe.base.model_dump(),
         **recipe.placement(processes),
         vllm_rank=recipe.adapter.rank if by_vllm else None,

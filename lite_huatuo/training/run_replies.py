@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from lite_huatuo import recipe as recipes
-from lite_huatuo.models import backends
+from lite_huatuo.models import run_base
 from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.records import VerifiableProblem
 from lite_huatuo.run_dir import RunDir
@@ -33,7 +33,7 @@ def sample(
     that are too long to be asked. The same seed gives the same replies.
     """
     recipe = recipes.check(run.recipe(), str(run.path / "recipe.yaml"))
-    loaded = backends.load(**recipe.base.model_dump(), device_map=recipe.device_map())
+    loaded = run_base.load(run, **recipe.base.model_dump(), device_map=recipe.device_map())
     shared = SharedBase.from_adapters(loaded, {"actor": run.actor()}, ())
     asked = inputs.askable(list(problems), shared.tokenizer, recipe.data.max_query_length)
     skipped["too long to be asked"] += len(problems) - len(asked)

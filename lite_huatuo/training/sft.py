@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lite_huatuo import manifest
-from lite_huatuo.models import backends
+from lite_huatuo.models import backends, run_base
 from lite_huatuo.models.shared_base import BASE, SharedBase, describe
 from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.recipe import Recipe
@@ -60,7 +60,7 @@ def train(
     data = inputs.read(**recipe.input_arguments())
     run.remember("sft/data.json", inputs.facts(data, "sft", "heldout"))
     judge = recipe.verifier.model_dump()
-    loaded = backends.load(**recipe.base.model_dump(), **recipe.placement(processes))
+    loaded = run_base.load(run, first=True, **recipe.base.model_dump(), **recipe.placement(processes))
     rows = sft_data.tokenise(
         data.sft,
         loaded.tokenizer,

@@ -7,10 +7,11 @@ the last epoch one temperature is fitted on the calibration part, and the test p
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import torch
@@ -20,8 +21,10 @@ from lite_huatuo.errors import RecordError
 from lite_huatuo.models.backends import LoadedBase
 from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.models.value_head import ValueHead
+from lite_huatuo.stopping import Interrupted, Stop
 from lite_huatuo.training.logprobs import microbatches
 from lite_huatuo.training.progress import Progress
+from lite_huatuo.training.verifier_checkpoint import EVERY, Checkpoints
 from lite_huatuo.verifier import metrics
 from lite_huatuo.verifier.adapter import AdapterVerifier, Settings, encode
 from lite_huatuo.verifier.suite import Case
@@ -54,6 +57,11 @@ def split(rows: Sequence[Case], *, calibration: float = 0.1, test: float = 0.2, 
     return parts
 
 
+def digest(rows: Sequence[Case]) -> str:
+    """Return what tells one set of judged replies from another."""
+    return hashlib.sha256(json.dumps([asdict(row) for row in rows], sort_keys=True).encode()).hexdigest()[:16]
+
+
 def train(
     loaded: LoadedBase,
     parts: Parts,
@@ -70,11 +78,14 @@ def train(
     threshold: float,
     seed: int,
     progress: Progress,
+    checkpoints: Checkpoints | None = None,
+    stop: Stop | None = None,
 ) -> AdapterVerifier:
     """Return the trained and calibrated verifier on its base.
 
     Each optimizer step sees `batch_size` replies, cut into microbatches of `microbatch_tokens` tokens; the learning
-    rate rises over the first tenth of the steps and falls to 0 along a line.
+    rate rises over the first tenth of the steps and falls to 0 along a line. With `checkpoints` it goes on from the
+    newest, and a signal that `stop` was told of leaves one.
     """
     torch.manual_seed(seed)
     shared = SharedBase.fresh(loaded, ADAPTER, rank=rank, alpha=alpha, targets=targets)
@@ -84,16 +95,26 @@ def train(
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
     rows = [(encode(loaded.tokenizer, row.item, max_length), row.label) for row in parts.train]
     steps = epochs * -(-len(rows) // batch_size)
+    done = checkpoints.load(verifier, optimizer, progress) if checkpoints else 0
+    stop = stop or Stop()
     progress.start("train verifier", steps)
+    progress.advance(done)
     losses: list[float] = []
-    for step, members in enumerate(_minibatches(len(rows), epochs, batch_size, seed)):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1.0, (step + 1) / max(1, steps // 10)) * (1 - step / steps)
-        losses.append(_backward(verifier, [rows[i] for i in members], microbatch_tokens))
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        progress.advance(1, **({"loss": statistics.fmean(losses[-10:])} if step % 10 == 9 else {}))
+    with stop.held():
+        for step, members in enumerate(_minibatches(len(rows), epochs, batch_size, seed), start=1):
+            if step <= done:
+                continue
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * min(1.0, step / max(1, steps // 10)) * (1 - (step - 1) / steps)
+            losses.append(_backward(verifier, [rows[i] for i in members], microbatch_tokens))
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            progress.advance(1, **({"loss": statistics.fmean(losses[-10:])} if step % 10 == 0 else {}))
+            if checkpoints and (stop.signal or step % EVERY == 0 or step == steps):
+                checkpoints.save(verifier, optimizer, step)
+            if stop.signal:
+                raise Interrupted(stop.signal)
     probabilities = verifier.probabilities([row.item for row in parts.calibration])
     temperature = metrics.fit_temperature(probabilities, [row.label for row in parts.calibration])
     verifier.settings = replace(verifier.settings, temperature=temperature)
