@@ -32,7 +32,7 @@ lint: .venv/ready
 	$(BIN)/mypy lite_huatuo
 
 docs: .venv/ready
-	$(BIN)/python -m pytest tests/test_docs.py
+	$(BIN)/python -m pytest tests/test_docs.py tests/docs
 	$(BIN)/python docs/generate.py --check
 
 # The short benchmarks, about half an hour on one core; each prints what it ran. The long forms: docs/performance.md.
