@@ -93,10 +93,30 @@ def together(count: int, strategy: str) -> list[str]:
     return ["--set", f"launch.processes={count}", "--set", f"launch.strategy={strategy}"]
 
 
+def before_ppo(run: RunDir, folder: Path) -> Path:
+    """Copy a run as it was before PPO; its store is the one beside the copy."""
+    shutil.copytree(run.path, folder)
+    for left in (folder / "ppo").iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    for name in ("report.json", "heldout.ppo.jsonl"):
+        (folder / "eval" / name).unlink()
+    text = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(text.replace(str(run.path.parent), str(folder.parent)))
+    return folder
+
+
 def finish(process: subprocess.Popen[str]) -> str:
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err[-3000:]
     return out
+
+
+def gone_on(recipe: Path, folder: Path) -> RunDir:
+    """Finish a run's PPO in this process."""
+    loaded = recipes.load(str(recipe))
+    run = RunDir.resume(folder, loaded.model_dump())
+    ppo.train(loaded, run)
+    return run
 
 
 def assert_alike(one: RunDir, other: RunDir) -> None:
@@ -138,19 +158,13 @@ def test_two_processes_do_what_one_does(
 def test_three_processes_with_a_sharded_base_go_on_from_the_checkpoints_of_one(
     tree: dict, alone: RunDir, tmp_path: Path
 ) -> None:
-    file, folder = recipe_file(tree, tmp_path), tmp_path / "run"
-    shutil.copytree(alone.path, folder)
+    file, folder = recipe_file(tree, tmp_path), before_ppo(alone, tmp_path / "run")
     shutil.rmtree(folder / "sft" / "final")
-    for left in (folder / "ppo").iterdir():
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
-    for name in ("report.json", "heldout.sft.jsonl", "heldout.ppo.jsonl"):
-        (folder / "eval" / name).unlink()
+    (folder / "eval" / "heldout.sft.jsonl").unlink()
     newest = max(
         (folder / "sft" / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])
     )
     shutil.rmtree(newest)
-    text = (folder / "recipe.yaml").read_text()
-    (folder / "recipe.yaml").write_text(text.replace(str(alone.path.parent), str(tmp_path)))
     finish(start(file, folder, "--resume", *together(3, "fsdp2")))
     assert_alike(alone, RunDir.open(folder))
 
@@ -172,7 +186,25 @@ def test_when_one_process_is_killed_all_end_and_another_number_goes_on(
     assert "--resume" in err
     assert "Traceback" not in err
     assert not psutil.wait_procs(workers, timeout=10)[1]  # none is left
-    recipe = recipes.load(str(file))
-    run = RunDir.resume(folder, recipe.model_dump())
-    ppo.train(recipe, run)
-    assert_alike(alone, run)
+    assert_alike(alone, gone_on(file, folder))
+
+
+def test_a_signal_to_the_one_that_started_them_leaves_a_checkpoint_of_the_last_whole_update(
+    tree: dict, alone: RunDir, tmp_path: Path
+) -> None:
+    tree = {**tree, "ppo": {**tree["ppo"], "save_every": 1000}}
+    file, folder = recipe_file(tree, tmp_path), before_ppo(alone, tmp_path / "run")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipes.load(str(file)).model_dump()))
+    metrics = folder / "ppo" / "metrics.jsonl"
+    process = start(file, folder, "--resume", *together(2, "ddp"))
+    while not metrics.exists() or rows(metrics)[-1:] == [] or rows(metrics)[-1]["update"] < 1:
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err[-3000:]
+    assert err.count("interrupted; go on with: lite-huatuo train") == 1
+    assert "Traceback" not in err
+    saved = [path.name for path in (folder / "ppo" / "checkpoints").glob("update-*")]
+    assert saved == [f"update-{rows(metrics)[-1]['update']:06d}"]
+    assert_alike(alone, gone_on(file, folder))
