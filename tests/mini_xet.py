@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tests.mini_hub import Handler
 
 READ, WRITE = "xet_read_secret", "xet_write_secret"
+SIGNATURE = "?Signature=xet_signed"  # at the end of a xorb's address: who has the address may read
 SHARD_TAG = b"HFRepoMetaData\0"
 ENTRY = 48  # bytes: each record of a shard
 BOOKEND = b"\xff" * 32  # stands where the next hash would: the section ends
@@ -198,7 +199,7 @@ class XetStore:
         for term in dict.fromkeys(terms):
             chunks = self.chunks[term.xorb]
             part = {"start": chunks[term.first].start, "end": chunks[term.last - 1].end - 1}
-            place = {"url": f"{url}/{term.xorb}", "url_range": part, "range": _range(term)}
+            place = {"url": f"{url}/{term.xorb}{SIGNATURE}", "url_range": part, "range": _range(term)}
             fetch.setdefault(term.xorb, []).append(place)
         said = [{"hash": term.xorb, "unpacked_length": term.length, "range": _range(term)} for term in terms]
         return {"offset_into_first_range": offset, "terms": said, "fetch_info": fetch}

@@ -6,6 +6,7 @@ A local folder, the Hub's cache, or shards that are fetched one by one and delet
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -148,7 +149,8 @@ def _download(source: str, revision: str | None, name: str, folder: Path | None)
     """Return a Hub file in the cache, or in `folder`."""
     try:
         return Path(hf_hub_download(source, name, revision=revision, local_dir=folder))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, RuntimeError) as error:
+        # RuntimeError: what hf_xet raises where its store breaks
         raise ExportError(f"{source}: {name}: cannot be fetched from the Hub ({_first_line(error)})") from None
 
 
@@ -174,4 +176,5 @@ def _info(path: Path | str, name: str, shape: list[int], dtype: str) -> Info:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    line = str(error).strip().split("\n")[0]
+    return re.sub(r"(https?://[^\s?)]+)\?[^\s)]*", r"\1", line)  # an address may be signed

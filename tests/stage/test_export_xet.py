@@ -13,7 +13,7 @@ from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from huggingface_hub.utils._xet import abort_xet_session
 
 from lite_huatuo.errors import ExportError
-from lite_huatuo.export import hub, merge
+from lite_huatuo.export import base_files, hub, merge
 from tests import mini_xet
 from tests.mini_hub import MiniHub
 from tests.stage.test_export_round_trip import make_run
@@ -143,6 +143,20 @@ def test_a_store_that_breaks_publishes_nothing_and_the_next_push_goes_on(
     again = asked(server, "POST", "/_xet/v1/xorbs/")
     assert again == [] if "shards" in where else again, "what had arrived and was noted down is not sent again"
     assert load(server, tmp_path / "cache")["model.safetensors"] == (model / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("place", ["/reconstructions/", "/_xet/xorbs/"])
+def test_a_store_that_breaks_while_a_base_is_loaded_is_told_without_the_signed_part_of_an_address(
+    server: MiniHub, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    hub.push(model, "tester/model")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(mini_xet, "SIGNATURE", "?Signature=canary")
+    server.faults = [lambda method, path: 500 if place in path else None]
+    wanted = r"tester/model: model.safetensors: cannot be fetched from the Hub \(.*500 Internal Server Error"
+    with pytest.raises(ExportError, match=wanted) as told:
+        base_files.find("tester/model", None)
+    assert "canary" not in str(told.value)
 
 
 @pytest.mark.parametrize("commits", [0, 1])
