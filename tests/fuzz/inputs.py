@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import struct
 
 from lite_huatuo.response_format import RESPONSE_HEADING, THINKING_HEADING, render
@@ -11,6 +13,29 @@ def framed(header: str, body: bytes = b"", length: int | None = None) -> bytes:
     """Return a safetensors file with this header and a length told for it."""
     head = header.encode("utf-8", "surrogatepass")
     return (len(head) if length is None else length).to_bytes(8, "little") + head + body
+
+
+def claims(choices: bytes) -> str:
+    """Return a safetensors header that follows from the bytes: types, shapes and places of up to four tensors.
+
+    A small byte is a number, a large one a large or negative number; a tensor fits its place unless a byte says else.
+    """
+    chosen = iter(choices)
+
+    def number() -> int:
+        byte = next(chosen, 0)
+        return byte if byte < 200 else (1 << (byte - 200)) - 1 if byte < 254 else 200 - byte
+
+    entries, place = [], 0
+    for _ in range(1 + number() % 4):
+        kind, begin = KINDS[number() % len(KINDS)], place + number()
+        shape = [number() for _ in range(number() % 4)]
+        end = begin + math.prod(shape) * int(re.sub(r"\D", "", kind.partition("_")[0]) or 8) // 8 + number()
+        entries.append(
+            f'"{chr(97 + len(entries))}":{{"dtype":"{kind}","shape":{shape},"data_offsets":[{begin},{end}]}}'
+        )
+        place = end
+    return "{" + ",".join(entries) + "}"
 
 
 def gguf_string(text: bytes) -> bytes:
@@ -30,6 +55,7 @@ def gguf_file(
     return head + bytes(-len(head) % 32) + bytes(32)
 
 
+KINDS = ("F32", "BF16", "F16", "F64", "I64", "U8", "BOOL", "F8_E4M3", "F4", "X")
 SHORT_RECIPE = b"name: x\nbase: {model: a/b, max_length: 40}\ndata: {sft: s.jsonl, problems: p.jsonl}\n"
 TENSOR = '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
 SEEDS: dict[str, list[bytes]] = {
@@ -60,9 +86,10 @@ SEEDS: dict[str, list[bytes]] = {
         "答案是Ｂ、Ｄ，排除A。".encode() + b"\xff" + "痛风".encode() + b"\xffb\xffc\xffd",
     ],
     "safetensors": [
-        framed(TENSOR, bytes(8)),
-        framed('{"__metadata__":{"format":"pt"},"a":{"dtype":"BF16","shape":[],"data_offsets":[0,2]}}', bytes(2)),
-        framed(TENSOR, bytes(8), 1 << 60),
+        b"\0\0\0\1\2\xff" + bytes(8),
+        b"\1\1\0\0\0\1\0\1\3\xff" + bytes(8),
+        b"\2\2\0\0\0\3\0\1\xfe\xff",
+        b"\xff" + framed(TENSOR, bytes(8), 1 << 60),
     ],
     "gguf": [gguf_file(), gguf_file(shape=(8,))],
 }
@@ -254,23 +281,5 @@ WORDS: dict[str, list[str]] = {
         "definitely ",
         "✅",
     ],
-    "safetensors": [
-        '{"',
-        '":{',
-        "dtype",
-        "shape",
-        "data_offsets",
-        "F32",
-        "F64",
-        "BF16",
-        "F8_E4M3",
-        "__metadata__",
-        "[0,8]",
-        "[8,0]",
-        "18446744073709551615",
-        "1152921504606846976",
-        "-1",
-        "}",
-        ",",
-    ],
+    "safetensors": [],  # it is made of bytes
 }

@@ -25,7 +25,7 @@ from lite_huatuo.prompts.schemas import SCHEMAS
 from lite_huatuo.response_format import RESPONSE_HEADING, THINKING_HEADING, is_well_formed, parse, render
 from lite_huatuo.verifier import exact, verdict_words
 from lite_huatuo.verifier.base import Item
-from tests.fuzz.inputs import SEEDS, WORDS
+from tests.fuzz.inputs import SEEDS, WORDS, claims, framed
 
 SEPARATOR = b"\xff"  # between the texts that one input holds: no UTF-8 has this byte
 MEMORY = Path("/dev/shm")  # files there are written and flushed without a disk
@@ -178,10 +178,12 @@ def check_reading(data: bytes) -> None:
 
 
 def check_safetensors(data: bytes) -> None:
-    """A header is read or refused with the file named, whatever it claims."""
+    """A header is read or refused with the file named, whatever it claims. Before the separator: choices for a header;
+    after it the bytes of the tensors, or the whole file."""
     from lite_huatuo.export import base_files
 
-    path = written(data, "model.safetensors")
+    choices, _, rest = data.partition(SEPARATOR)
+    path = written(framed(claims(choices), rest) if choices else rest, "model.safetensors")
     stored, refusal = attempt(ExportError, base_files.header, path)
     assert refusal is None or refusal.startswith(str(path))
     for name, info in (stored or {}).items():
