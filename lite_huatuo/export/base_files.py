@@ -6,7 +6,6 @@ A local folder, the Hub's cache, or shards that are fetched one by one and delet
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -176,5 +175,4 @@ def _info(path: Path | str, name: str, shape: list[int], dtype: str) -> Info:
 
 
 def _first_line(error: Exception) -> str:
-    line = str(error).strip().split("\n")[0]
-    return re.sub(r"(https?://[^\s?)]+)\?[^\s)]*", r"\1", line)  # an address may be signed
+    return str(error).strip().split("\n")[0]
