@@ -281,5 +281,5 @@ WORDS: dict[str, list[str]] = {
         "definitely ",
         "✅",
     ],
-    "safetensors": [],  # it is made of bytes
+    "safetensors": ["\0\0\1\2\0", "\1\0\0\0", "\5\0\1\x08\0"],  # kind, gap, rank, shape, more
 }
