@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lite_huatuo import nearest
 from lite_huatuo.errors import RecipeError
 
 MOST_CHARACTERS, MOST_VALUES, DEPTH, MOST_LINES = 200_000, 20_000, 50, 40  # of a text, its values, an error
@@ -68,7 +69,8 @@ def text(name_or_path: str, package: str, what: str) -> tuple[str, str]:
         raise RecipeError(f"{path}: cannot be read ({error})") from None
     near = difflib.get_close_matches(name_or_path, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}; or give the path of a YAML file"
-    raise RecipeError(f"{name_or_path}: no such {what} or file; {hint}")
+    neighbour = nearest.file_hint(path) if path.suffix and not near else ""
+    raise RecipeError(f"{name_or_path}: no such {what} or file{neighbour}; {hint}")
 
 
 def read(source: str, where: str, overrides: tuple[str, ...] = ()) -> dict[str, Any]:

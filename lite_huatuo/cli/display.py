@@ -16,7 +16,7 @@ class Display:
 
     def __init__(self) -> None:
         self.console = terminal.console(stderr=True)
-        self._live = self.console.is_terminal
+        self._live = self.console.is_terminal and not self.console.is_dumb_terminal
         self._bars = Bars(
             TextColumn("{task.description}", markup=False),
             BarColumn(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def text(to: Path, figures: dict[str, Any]) -> str:
         said = FIGURES.format(to=to, share=figures["worst_tensor_error"], **figures)
         compared = figures["logits"] == "compared"
         said += COMPARED.format(**figures) if compared else f"answers: {figures['logits']}\n"
-        said += f"talk to it: lite-huatuo chat {to}\n"
+        said += f"talk to it: lite-huatuo chat {shlex.quote(str(to))}\n"
     if "commit" in figures:
         said += f"published: {figures['commit']}\n"
     return said.rstrip("\n")

@@ -81,6 +81,7 @@ def main() -> None:
     """Run the command line: known errors are told in a line each, exit 1; wrong usage 2; SIGINT (Ctrl-C) 130,
     SIGTERM 143."""
     atexit.register(stopping.ignore)  # what a library does at the end of the process is not worth a trace
+    terminal.show_all()
     with stopping.on_signals() as stop:
         code = _run(stop)
     sys.exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import click
@@ -101,9 +102,10 @@ def copy(name: str, to: Path, force: bool) -> None:
         jsonl.write_text(path, text)
     except OSError as error:
         raise RecipeError(f"{path}: cannot be written ({error.strerror}); give a place you may write to") from None
+    quoted = shlex.quote(str(path))
     terminal.say(
         f"wrote {path}; change it (and its `name`: runs go to runs/<name>), then:\n"
-        f"  lite-huatuo recipes check {path}\n  lite-huatuo train --recipe {path}"
+        f"  lite-huatuo recipes check {quoted}\n  lite-huatuo train --recipe {quoted}"
     )
 
 
