@@ -36,7 +36,7 @@ def judged(count: int = 300) -> list[Case]:
     return rows
 
 
-def train(toy: dict[str, str], mode: str, epochs: int) -> tuple[AdapterVerifier, Parts]:
+def train(toy: dict[str, str], mode: str, epochs: int, **more: Any) -> tuple[AdapterVerifier, Parts]:
     parts = split(judged(), calibration=0.15, test=0.2)
     verifier = verifier_train.train(
         backends.load(toy["model"]),
@@ -52,7 +52,7 @@ def train(toy: dict[str, str], mode: str, epochs: int) -> tuple[AdapterVerifier,
         microbatch_tokens=4096,
         threshold=0.5,
         seed=0,
-        progress=Quiet(),
+        **{"progress": Quiet(), **more},
     )
     return verifier, parts
 

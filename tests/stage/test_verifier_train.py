@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 
 from lite_huatuo import jsonl
 from lite_huatuo.errors import CheckpointError
-from lite_huatuo.models import backends
 from lite_huatuo.stopping import Interrupted, Stop
 from lite_huatuo.training import verifier_train
 from lite_huatuo.training.progress import Progress, Quiet
@@ -22,8 +21,8 @@ from lite_huatuo.verifier import acceptance
 from lite_huatuo.verifier.adapter import AdapterVerifier
 from tests.cli.conftest import run  # noqa: F401  (a fixture)
 from tests.damage import cut
+from tests.stage import test_verifier_adapter
 from tests.stage.killing import At, KillAt, Killed
-from tests.stage.test_verifier_adapter import judged
 
 IDENTITY = {"judged replies": "0123", "epochs": 1}
 
@@ -31,24 +30,8 @@ IDENTITY = {"judged replies": "0123", "epochs": 1}
 def train(
     toy: dict[str, str], folder: Path | None, progress: Progress, stop: Stop | None = None, **identity: Any
 ) -> AdapterVerifier:
-    return verifier_train.train(
-        backends.load(toy["model"]),
-        verifier_train.split(judged(120), calibration=0.15, test=0.2),
-        mode="head",
-        rank=4,
-        alpha=8,
-        targets="all-linear",
-        epochs=1,
-        batch_size=8,
-        learning_rate=5e-3,
-        max_length=160,
-        microbatch_tokens=4096,
-        threshold=0.5,
-        seed=0,
-        progress=progress,
-        checkpoints=Checkpoints(folder, {**IDENTITY, **identity}) if folder else None,
-        stop=stop,
-    )
+    checkpoints = Checkpoints(folder, {**IDENTITY, **identity}) if folder else None
+    return test_verifier_adapter.train(toy, "head", 1, progress=progress, checkpoints=checkpoints, stop=stop)[0]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +85,7 @@ def test_the_command_goes_on_where_it_was_and_leaves_its_result_only(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rows = [{**vars(row), "label": row.label} for row in judged(120)]
+    rows = [{**vars(row), "label": row.label} for row in test_verifier_adapter.judged(120)]
     jsonl.write(tmp_path / "judged.jsonl", rows)
     words = ["verifier", "train", "--recipe", "demo", "--set", f"base.model={toy['model']}", "--set", "adapter.rank=4"]
     words += ["--judged", str(tmp_path / "judged.jsonl"), "--to", str(tmp_path / "judge"), "--epochs", "1"]
