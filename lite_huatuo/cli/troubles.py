@@ -26,6 +26,7 @@ PLACE = {
 # What libraries that write in Rust or C++ say of the same; they name no file.
 WORDS = {"No space left": errno.ENOSPC, "File too large": errno.EFBIG, "file write failed": errno.ENOSPC}
 WORDS["PytorchStreamWriter failed"] = errno.ENOSPC
+XET = "CAS Client Error"  # what hf_xet says, whatever library has asked it
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -49,6 +50,11 @@ def _ours(error: Exception, go_on: str, memory: str) -> Exception | None:
     text = str(error)
     if any(words in text for words in NO_MEMORY):
         return BackendError(f"out of memory ({text.strip().split(chr(10))[0]}); {memory}")
+    if isinstance(error, RuntimeError) and XET in text:  # its text may hold a signed address
+        return BackendError(
+            f"the Hub's Xet store broke off while a file was fetched; {go_on}; if it stays so, HF_HUB_DISABLE_XET=1 "
+            "fetches without Xet"
+        )
     number = error.errno if isinstance(error, OSError) else None
     number = number or next((each for words, each in WORDS.items() if words in text), None)
     path = (error.filename2 or error.filename) if isinstance(error, OSError) else None

@@ -14,7 +14,7 @@ from lite_huatuo import jsonl
 AGREEMENTS = ("LICENSE*", "LICENCE*")
 NAMES = (*AGREEMENTS, "NOTICE*", "USE_POLICY*")
 NOTICE = "NOTICE"
-ABSENT = (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError)
+ABSENT = (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, RuntimeError)
 
 
 def write(base: dict[str, Any], folder: Path, notice: str | None = None) -> list[str]:
@@ -49,5 +49,5 @@ def _place(base: dict[str, Any]) -> Path | None:
         return None
     try:
         return Path(snapshot_download(model, revision=base.get("revision"), allow_patterns=list(NAMES)))
-    except ABSENT:  # no network, no rights
+    except ABSENT:  # no network, no rights, a store that broke
         return None

@@ -75,6 +75,10 @@ def no_memory() -> None:
     raise MemoryError
 
 
+def no_store() -> None:
+    raise RuntimeError("Task error: File reconstruction error: CAS Client Error: https://host/x?Signature=secret (503)")
+
+
 @pytest.mark.parametrize(
     ("fail", "error", "told"),
     [
@@ -88,6 +92,11 @@ def no_memory() -> None:
             r"out of memory \(CUDA out of memory. Tried to allocate 2.00 GiB.\); look there$",
         ),
         (no_memory, BackendError, "out of memory; look there$"),
+        (
+            no_store,
+            BackendError,
+            "^the Hub's Xet store broke off .* again; .* HF_HUB_DISABLE_XET=1 fetches without Xet$",
+        ),
     ],
 )
 def test_what_the_machine_lacks_is_told(fail: Callable[[], None], error: type[Exception], told: str) -> None:
