@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 import statistics
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from lite_huatuo.cli import terminal
-from lite_huatuo.recipe import Recipe
+from lite_huatuo.errors import BackendError
+from lite_huatuo.recipe import Base, Recipe
+
+if TYPE_CHECKING:
+    from lite_huatuo.models.tokenizer import StudentTokenizer
 
 
 def show(recipe: Recipe, path: Path) -> None:
@@ -17,14 +22,12 @@ def show(recipe: Recipe, path: Path) -> None:
     from lite_huatuo.cli.train import quiet_libraries
 
     quiet_libraries()
-    from lite_huatuo.models import backends, gguf, tokenizer
+    from lite_huatuo.models import backends
     from lite_huatuo.training import preflight, sft_data
 
     data = preflight.check(recipe)
     base, sft, ppo = recipe.base, recipe.sft, recipe.ppo
-    words = tokenizer.load(
-        gguf.resolve(base.model, base.fallback), revision=base.revision, chat_template=base.chat_template
-    )
+    words = _tokenizer(base)
     rows = sft_data.tokenise(
         data.sft,
         words,
@@ -56,6 +59,18 @@ def show(recipe: Recipe, path: Path) -> None:
     }
     for label, text in table.items():
         terminal.say(f"{label:<12} {text}")
+
+
+def _tokenizer(base: Base) -> StudentTokenizer:
+    """Return the base's tokenizer; BackendError where there is none to be had."""
+    from lite_huatuo.models import gguf, tokenizer
+
+    folder = gguf.resolve(base.model, base.fallback)
+    try:
+        return tokenizer.load(folder, revision=base.revision, chat_template=base.chat_template)
+    except (OSError, ValueError) as error:  # as transformers tells it, often with a page below
+        first = str(error).strip().split("\n")[0]
+        raise BackendError(f"base.model: {base.model}: cannot be loaded: {first}") from None
 
 
 def _device() -> str:

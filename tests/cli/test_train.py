@@ -80,6 +80,14 @@ def test_dry_run_tells_steps_and_tokens_and_writes_nothing(run, recipe_file: Pat
     assert not (tmp_path / "r").exists()
 
 
+def test_a_dry_run_tells_a_base_that_cannot_be_loaded(run, recipe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    code, _, err = run("train", "--recipe", recipe_file, "--set", f"base.model={tmp_path}", "--dry-run")
+    assert code == 1
+    assert err.startswith(f"error: base.model: {tmp_path}: cannot be loaded: ")
+    assert err.count("\n") == 1
+
+
 BROKEN = {
     "unknown recipe": (["--recipe", "qwen7"], "did you mean qwen7b"),
     "unknown key": (["--set", "ppo.kl_coeff=1"], "ppo.kl_coeff: unknown key; did you mean kl_coef?"),

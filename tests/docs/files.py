@@ -109,7 +109,7 @@ def on_the_hub() -> dict[str, dict[str, bytes]]:
         for number in range(20)
     ]  # fmt: skip
     return {
-        "openlifescienceai/medmcqa": {"train.jsonl": lines(medmcqa(20)), "validation.jsonl": lines(medmcqa(3))},
+        "openlifescienceai/medmcqa": {"train.jsonl": lines(medmcqa(60)), "validation.jsonl": lines(medmcqa(3))},
         "GBaker/MedQA-USMLE-4-options": {"train.jsonl": lines(exam(2)), "test.jsonl": lines(test_questions())},
         "TIGER-Lab/MMLU-Pro": {"test.jsonl": lines(pro)},
         "FreedomIntelligence/medical-o1-reasoning-SFT": {"README.md": card.encode(), "en.jsonl": lines(sft(12))},
@@ -139,8 +139,8 @@ MAKERS: dict[str, Callable[[Path], object]] = {
     "exams.jsonl": lambda path: write(path, exam(20)),
     "medqa_us.jsonl": lambda path: write(path, exam(20)),
     "medqa_test.jsonl": lambda path: write(path, test_questions()),
-    "problems.jsonl": lambda path: write(path, problems(20)),
-    "runs/mine/eval/heldout.sft.jsonl": lambda path: write(path, replies(20)),
+    "problems.jsonl": lambda path: write(path, problems(60)),
+    "runs/mine/eval/heldout.sft.jsonl": lambda path: write(path, replies(60)),
     "my_sft.jsonl": lambda path: write(path, sft(12)),
     "mine.jsonl": lambda path: write(path, judged(12)),
     "evouna_nq.jsonl": lambda path: write(path, judged(12)),

@@ -23,6 +23,7 @@ import torch
 from huggingface_hub import constants
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lite_huatuo import hub_access
 from lite_huatuo import recipe as recipes
 from lite_huatuo.data import profile as profiles
 from lite_huatuo.data import sources
@@ -162,8 +163,9 @@ class World:
                 self._with_hub(patch)
             if "minutes" in marks:
                 _made_small(patch)
+            _forget_the_hub()
             yield
-        huggingface_hub.HfFileSystem.clear_instance_cache()  # else the next one speaks to this Hub
+        _forget_the_hub()
 
     def _with_teacher(self, patch: pytest.MonkeyPatch) -> None:
         """Let every profile's endpoint be the scripted server, without limits per minute."""
@@ -184,7 +186,12 @@ class World:
         patch.setattr(datasets.config, "HF_ENDPOINT", url)
         patch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", cache / "datasets")
-        huggingface_hub.HfFileSystem.clear_instance_cache()
+
+
+def _forget_the_hub() -> None:
+    """Let nothing in this process remember which Hub was asked, and whether it answered."""
+    huggingface_hub.HfFileSystem.clear_instance_cache()
+    hub_access.failure.cache_clear()
 
 
 def _made_small(patch: pytest.MonkeyPatch) -> None:
