@@ -41,7 +41,7 @@ INDENTED = re.compile(rf"^    (?=(?:{'|'.join(PROGRAMS)}) )", re.MULTILINE)
 COMMENT = re.compile(r"(?:^|\s+)#(?:\s+|$)")
 MARK = re.compile(r"\[([\w, ]+)\]$")
 INLINE = re.compile(rf"`((?:\w+=\S+ )?(?:{'|'.join(PROGRAMS)}) [^`\n]+)`")
-BEGINNING = re.compile(rf"^ *(?:\w+=\S+ )?(?:{'|'.join(PROGRAMS)}) [^ ]", re.MULTILINE)
+BEGINNING = re.compile(rf"^ *(?:\w+=\S+ )?(?:{'|'.join(PROGRAMS)}) [^ ].*", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,42 @@ READERS: dict[str, Callable[[list[str]], object]] = {
 }
 
 
+PAGE = """Once `make lint` is done, `lite-huatuo doctor` tells more.
+
+```sh
+lite-huatuo doctor --json    # all of it, C# too [Hub, key]
+# a comment alone
+PYTHONPATH=. python docs/x.py a#b \\
+  --more "# no comment"
+```
+
+    make test  # [minutes]
+    indented words
+
+```
+  pip install .
+Usage: make [OPTIONS]
+```
+"""
+
+
+def test_commands_are_found_where_they_stand(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    assert commands.in_blocks(page) == [
+        Command("page.md:4", "lite-huatuo doctor --json", frozenset({"Hub", "key"})),
+        Command("page.md:6", 'PYTHONPATH=. python docs/x.py a#b --more "# no comment"'),
+        Command("page.md:10", "make test", frozenset({"minutes"})),
+    ]
+    assert [typed.text for typed in commands.in_text(page)] == ["make lint", "lite-huatuo doctor"]
+    assert commands.in_other_blocks(page) == ["pip install ."]
+
+
+def test_every_command_s_help_has_an_example() -> None:
+    shown = {typed.where.removeprefix("help of ") for typed in commands.in_help()}
+    assert {f"lite-huatuo {name}" for name in COMMANDS} <= shown
+
+
 def name(typed: Command) -> str:
     return f"{typed.where} {typed.text}"
 
