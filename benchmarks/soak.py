@@ -56,6 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, default=2000)
     chosen = parser.parse_args()
+    if chosen.updates < 4 * EVERY:
+        parser.error(f"--updates: a slope needs {4 * EVERY} at least")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         tree = tiny.toy_recipe(tiny.write_toy(Path(place) / "toy"))
