@@ -66,6 +66,8 @@ def build(source: str, to: Path, judge: str, max_failures: float, overwrite: boo
     from lite_huatuo.data import sources
     from lite_huatuo.verifier import build as building
 
+    if to.is_file():
+        raise RecordError(f"{to}: is a file; give a folder")
     if (to / building.MANIFEST).exists() and not overwrite:
         raise RecordError(f"{to}: holds judged pairs already; give another folder, or --overwrite")
     problems = sources.load_problems(source)[: options["limit"]]

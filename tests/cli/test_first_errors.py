@@ -41,6 +41,7 @@ CASES: list[tuple[str, int, str]] = [
     ("data reformat exam.jsonl --to x.jsonl --teacher open.yaml --store folder", 1, "give another file with --store"),
     ("recipes check shrt.yaml", 1, "shrt.yaml: no such recipe or file (did you mean short.yaml?); there are demo, "),
     ("verifier check --kind exact --against exakt", 1, "exakt: no such recipe or file"),
+    ("verifier build problem.jsonl --judge exact --run runs/done --to exam.jsonl", 1, "exam.jsonl: is a file"),
     ("verifier check --kind exact --verdicts folder", 1, "folder: is a folder, and a file is to be written there"),
     ("report runs/don", 1, "runs/don (did you mean runs/done?): no run here"),
     ("report done", 1, "done (did you mean runs/done?): no run here"),

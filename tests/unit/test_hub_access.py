@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 
 from lite_huatuo import hub_access
 from lite_huatuo.errors import BackendError
@@ -19,23 +19,21 @@ NOBODY = "http://127.0.0.1:9"
 
 
 @pytest.fixture(autouse=True)
-def as_a_user_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def as_a_user_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No HF_HUB_OFFLINE, an empty cache, and an endpoint where nobody listens."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", NOBODY)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    hub_access.failure.cache_clear()
-    yield
-    hub_access.failure.cache_clear()
+    monkeypatch.setattr(hub_access, "_told", {})
 
 
 def test_a_hub_that_answers_is_asked_on(monkeypatch: pytest.MonkeyPatch) -> None:
     with MiniHub() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         assert hub_access.failure() is None
-        hub_access.require("org/name", "base.model")
+        assert hub_access.failure() is None
         assert [method for method, _ in hub.log] == ["HEAD"], "once"
     assert constants.HF_HUB_OFFLINE is False
 
@@ -52,6 +50,18 @@ def test_one_that_does_not_answer_is_asked_no_more(monkeypatch: pytest.MonkeyPat
         BackendError, match=r"^base\.model: org/name: cannot be loaded: no such folder .*does not answer"
     ):
         hub_access.require("org/name", "base.model")
+
+
+def test_a_name_that_the_hub_does_not_know_is_told_before_anything_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    with MiniHub() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(huggingface_hub, "repo_exists", HfApi(endpoint=hub.url).repo_exists)
+        HfApi(endpoint=hub.url, token="hf_test").create_repo("tester/name")
+        hub_access.require("tester/name", "base.model")
+        with pytest.raises(BackendError, match=r"org/nme: cannot be loaded: .* none on the Hub that you may see"):
+            hub_access.require("org/nme", "base.model")
+        hub.faults.append(lambda method, path: 503)
+        hub_access.require("org/nme", "base.model")  # it cannot tell: whoever loads it will
 
 
 def test_what_was_downloaded_before_is_taken(tmp_path: Path) -> None:
