@@ -78,7 +78,7 @@ class RunDir:
         try:
             run = cls.open(path)
         except CheckpointError as error:
-            raise CheckpointError(f"{error}, or begin one without --resume") from None
+            raise CheckpointError(f"{error}, or begin one without --resume or --stage ppo") from None
         differences = _differences(run.recipe(), recipe)
         if differences:
             raise CheckpointError(

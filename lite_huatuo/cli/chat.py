@@ -92,7 +92,9 @@ def _talk(students: Students, temperature: float, most: int) -> None:
 
 def _answer(students: Students, question: str, temperature: float, most: int) -> None:
     """Print one reply as it comes."""
-    reply, printed = ReplyPrinter(color=sys.stdout.isatty()), 0
+    screen = terminal.console()
+    dims = screen.is_terminal and not screen.is_dumb_terminal and not screen.no_color
+    reply, printed = ReplyPrinter(color=dims), 0
     never = threading.Event()
     for said in students.answer(students.names[0], question, temperature=temperature, max_tokens=most, stop=never):
         reply.feed(said.text[printed:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from contextlib import nullcontext, suppress
@@ -53,6 +54,8 @@ def command(
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
+    if stage == "ppo" and overwrite:
+        raise click.UsageError("--stage ppo begins with the SFT that --overwrite would delete; leave one of them out")
     from lite_huatuo import recipe as recipes
 
     recipe = recipes.load(name, overrides)
@@ -72,10 +75,11 @@ def command(
         launch.check(recipe, recipe.launch.processes)
         code = launch.start(recipe.launch.processes, sys.argv[1:])
         if code > 128:
-            say_how_to_go_on(recipe, path)
+            say_how_to_go_on()
         click.get_current_context().exit(code)
     quiet_libraries()
     use_threads(threads)
+    warn_of_a_cpu(recipe)
     run = _run(recipe, path, stage, resume=resume, overwrite=overwrite, accept_verifier=accept_verifier)
     if run.writes:
         show_results(run)
@@ -103,8 +107,8 @@ def _run(
 
     def open_run() -> None:
         launch.check(recipe, together.count)
-        preflight.check(recipe)
-        if resume or (stage == "ppo" and path.exists() and not overwrite):
+        preflight.check(recipe, stage)
+        if resume or stage == "ppo":
             RunDir.resume(path, recipe.model_dump())
         else:
             RunDir.create(path, recipe.model_dump(), overwrite=overwrite)
@@ -115,9 +119,7 @@ def _run(
             stopping.on_signals() as stop,
             lock.locked(path, "train") if together.main else nullcontext(),
             together.held_together(),
-            troubles.told(
-                command_to_go_on(recipe, path), memory=f"`lite-huatuo plan --recipe {recipe.name}` tells what to lower"
-            ),
+            troubles.told(command_to_go_on(), memory=f"`lite-huatuo plan --recipe {recipe.name}` tells what to lower"),
             Display() if together.main else nullcontext(Quiet()) as display,
         ):
             together.once(open_run)
@@ -139,19 +141,33 @@ def _run(
         if opened:
             run.event("interrupted")
         if together.count == 1:  # else the process that started them says so
-            say_how_to_go_on(recipe, path)
+            say_how_to_go_on()
         raise click.exceptions.Exit(128 + getattr(signalled, "number", signal.SIGINT)) from None  # all is said
     return run
 
 
-def command_to_go_on(recipe: Recipe, path: Path) -> str:
-    """Return the command that goes on with an interrupted run."""
-    return f"lite-huatuo train --recipe {recipe.name} --run {path} --resume"
+def command_to_go_on() -> str:
+    """Return the command that goes on with an interrupted run: what was typed, with --resume."""
+    typed = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
+    return shlex.join(["lite-huatuo", *typed, "--resume"])
 
 
-def say_how_to_go_on(recipe: Recipe, path: Path) -> None:
+def say_how_to_go_on() -> None:
     """Print that command."""
-    terminal.say(f"interrupted; go on with: {command_to_go_on(recipe, path)}", err=True)
+    terminal.say(f"interrupted; go on with: {command_to_go_on()}", err=True)
+
+
+def warn_of_a_cpu(recipe: Recipe) -> None:
+    """Say so where a machine without a GPU would train for weeks."""
+    import torch
+
+    from lite_huatuo.planning import needs
+
+    if torch.cuda.is_available():
+        return
+    with suppress(LiteHuatuoError):  # a base of unknown shape, or one that cannot be loaded, which is told next
+        if not needs.need(recipe, cards=1).on_cpu:
+            terminal.say(f"warning: no GPU; on a CPU {recipe.name} takes weeks (see `lite-huatuo doctor`)", err=True)
 
 
 def show_results(run: RunDir) -> None:
@@ -162,7 +178,7 @@ def show_results(run: RunDir) -> None:
     terminal.console(120).print(results.table(heldout.read_report(run.path / "eval")))
     terminal.say("\n".join(["", *results.curves(run), "", results.sample(run), ""]))
     terminal.say(f"run folder: {run.path} (every reply with its verdict: {run.path / 'eval'})")
-    terminal.say(f"talk to it: lite-huatuo chat {run.path}")
+    terminal.say(f"talk to it: lite-huatuo chat {shlex.quote(str(run.path))}")
 
 
 def use_threads(threads: int | None) -> None:

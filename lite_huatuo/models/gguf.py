@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from lite_huatuo.errors import BackendError
 from lite_huatuo.models import gguf_header
 
 PACKAGE = "package:"
+log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
@@ -87,6 +89,7 @@ def dequantised(path: Path) -> Path:
             f"{target.parent}: cannot write the model cache ({error.strerror}); "
             "set LITE_HUATUO_CACHE to a folder that can be written"
         ) from None
+    log.warning("%r: made into a model that transformers loads, once; kept in %r", path.name, str(target))
     try:
         _convert(path, temporary)
         if not target.exists():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -42,10 +43,12 @@ def read(
     selection_problems: int,
 ) -> Inputs:
     """Load and split; arguments as in a recipe's `data` section and `ppo.selection_problems`."""
-    pool = sources.load_problems(problems, limit=problems_limit, seed=seed)
+    with _told("data.problems"):
+        pool = sources.load_problems(problems, limit=problems_limit, seed=seed)
     random.Random(seed).shuffle(pool)
     if heldout is not None:
-        held = sources.load_problems(heldout, limit=heldout_limit, seed=seed)
+        with _told("data.heldout"):
+            held = sources.load_problems(heldout, limit=heldout_limit, seed=seed)
     else:
         count = min(max(1, round(heldout_share * len(pool))), heldout_limit or len(pool))
         held, pool = pool[:count], pool[count:]
@@ -54,7 +57,8 @@ def read(
     selection = free[:selection_problems]
     asked |= {_key(problem.question) for problem in selection}
     kept_pool = [problem for problem in free[selection_problems:] if _key(problem.question) not in asked]
-    examples = sources.load_sft(sft, limit=sft_limit, seed=seed)
+    with _told("data.sft"):
+        examples = sources.load_sft(sft, limit=sft_limit, seed=seed)
     kept_examples = [example for example in examples if _key(example.question) not in asked]
     removed = len(examples) + len(pool) - len(kept_examples) - len(selection) - len(kept_pool)
     for key, source, kept in (("data.sft", sft, kept_examples), ("data.problems", problems, kept_pool)):
@@ -64,6 +68,15 @@ def read(
                 "selection problems; give more, or lower data.heldout_share and ppo.selection_problems"
             )
     return Inputs(kept_examples, kept_pool, selection, held, removed)
+
+
+@contextmanager
+def _told(key: str) -> Iterator[None]:
+    """Say which key of the recipe an error is of."""
+    try:
+        yield
+    except RecordError as error:
+        raise RecordError(f"{key}: {error}") from None
 
 
 def facts(data: Inputs, *names: str) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from lite_huatuo.models import backends, gguf
 from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
-from lite_huatuo.training import inputs, trackers
+from lite_huatuo.training import inputs, trackers, vllm_engine
 from lite_huatuo.training.inputs import Inputs
 from lite_huatuo.verifier import acceptance, choose, suite
 from lite_huatuo.verifier.base import Verifier
@@ -19,10 +19,12 @@ from lite_huatuo.verifier.base import Verifier
 ACCEPTANCE = "verifier.json"  # in the run folder
 
 
-def check(recipe: Recipe) -> Inputs:
-    """Raise for the first thing that would stop the run; return what was read."""
+def check(recipe: Recipe, stage: str | None = None) -> Inputs:
+    """Raise for the first thing that would stop the run, or a stage of it; return what was read."""
     trackers.check(recipe.report_to)
     backends.choose(recipe.base.backend)
+    if recipe.ppo.rollout.engine == "vllm" and stage != "sft":
+        vllm_engine.check()
     choose.check(recipe.verifier.model_dump())
     data = inputs.read(**recipe.input_arguments())
     gguf.resolve(recipe.base.model, recipe.base.fallback)

@@ -47,6 +47,12 @@ def engine_arguments(
     }
 
 
+def check() -> None:
+    """BackendError where vLLM is not installed."""
+    if importlib.util.find_spec("vllm") is None:
+        raise BackendError("ppo.rollout.engine: vllm is not installed; run `pip install lite-huatuo[vllm]` or set auto")
+
+
 class VllmEngine:
     """Writes replies with one adapter of a shared base."""
 
@@ -61,10 +67,7 @@ class VllmEngine:
         shared = getattr(loaded.model, "vllm_engine", None)
         if shared is not None:
             return cls(shared, sleeps=False)
-        if importlib.util.find_spec("vllm") is None:
-            raise BackendError(
-                "ppo.rollout.engine: vllm is not installed; run `pip install lite-huatuo[vllm]` or set auto"
-            )
+        check()
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # in this process, on this card
         from vllm import LLM
 

@@ -215,6 +215,13 @@ def test_help_is_quick_and_needs_no_torch() -> None:
         assert name in done.stdout
 
 
+@pytest.mark.parametrize(("recipe", "warned"), [("qwen7b", True), ("demo", False)])
+def test_a_recipe_for_gpus_on_a_cpu_is_warned_of(run, tmp_path: Path, recipe: str, warned: bool) -> None:
+    words = ("--set", "data.sft=none.jsonl", "--set", "data.problems=none.jsonl")  # it goes no further
+    code, _, err = run("train", "--recipe", recipe, "--run", tmp_path / "r", *words)
+    assert (code, f"warning: no GPU; on a CPU {recipe} takes weeks" in err) == (1, warned), err
+
+
 def test_interrupt_exits_130_and_says_how_to_go_on(
     run, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

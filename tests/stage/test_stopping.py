@@ -120,7 +120,7 @@ def test_the_command_says_how_to_go_on_and_holds_its_folder(
     process.send_signal(number)
     err = process.communicate(timeout=60)[1]
     assert process.returncode == code, err
-    assert f"go on with: lite-huatuo train --recipe short --run {folder} --resume" in err
+    assert f"go on with: lite-huatuo train --recipe {file} --run {folder} --threads 1 --resume\n" in err
     assert "Traceback" not in err
     assert len(list((folder / "ppo" / "checkpoints").glob("update-*"))) == 1
     run = RunDir.open(folder)

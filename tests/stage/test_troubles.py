@@ -46,7 +46,7 @@ def test_a_disk_that_takes_no_more_costs_nothing(
     assert done.returncode == 1, done.stderr
     error = done.stderr.strip().split("\n")[-1]
     assert error.startswith("error: ")
-    assert f"then go on: lite-huatuo train --recipe short --run {folder} --resume" in error
+    assert f"then go on: lite-huatuo train --recipe {file} --run {folder} --threads 1 --resume" in error
     assert "Traceback" not in done.stderr
     last = [row["event"] for _, row in jsonl.iter_rows(folder / "events.jsonl")][-1]
     assert last == "failed"
