@@ -64,6 +64,25 @@ def test_a_student_an_exported_model_and_an_endpoint_answer(
     assert (code, out) == (0, "[2J]0;ownedTake rest.\n"), "nothing for the terminal to obey"
 
 
+@pytest.mark.parametrize(
+    ("variables", "dims"),
+    [
+        ({"FORCE_COLOR": "1"}, True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+        ({}, False),
+    ],
+)
+def test_thinking_is_dim_where_the_terminal_can_and_the_reader_wants_it(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], dims: bool
+) -> None:
+    for name, value in {"FORCE_COLOR": "1", **variables}.items() if variables else ():
+        monkeypatch.setenv(name, value)
+    with ScriptedServer(lambda request: render("Hmm.", "Water.")) as server:
+        code, out, _ = run("chat", server.url, "--set", "model=m", "--once", "Why?")
+    assert (code, DIM in out) == (0, dims), out
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_at_the_prompt_is_one_and_the_end_of_input_is_none(
     run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, number: int
