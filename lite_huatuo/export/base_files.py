@@ -6,6 +6,7 @@ A local folder, the Hub's cache, or shards that are fetched one by one and delet
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -171,6 +172,8 @@ def _remote(source: str, revision: str | None) -> tuple[str | None, dict[str, di
 def _info(path: Path | str, name: str, shape: list[int], dtype: str) -> Info:
     if dtype not in DTYPES:
         raise ExportError(f"{path}: {name}: weights of type {dtype}; give a base in 16 or 32 bit")
+    if math.prod(max(1, size) for size in shape) > 1 << 60:  # of no bytes where one is 0, and yet too large for torch
+        raise ExportError(f"{path}: {name}: no tensor has the shape {shape}; the file is damaged")
     return Info(tuple(shape), DTYPES[dtype])
 
 

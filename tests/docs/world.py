@@ -23,7 +23,6 @@ import torch
 from huggingface_hub import constants
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lite_huatuo import hub_access
 from lite_huatuo import recipe as recipes
 from lite_huatuo.data import profile as profiles
 from lite_huatuo.data import sources
@@ -189,9 +188,8 @@ class World:
 
 
 def _forget_the_hub() -> None:
-    """Let nothing in this process remember which Hub was asked, and whether it answered."""
+    """Let nothing in this process remember what a Hub held."""
     huggingface_hub.HfFileSystem.clear_instance_cache()
-    hub_access.failure.cache_clear()
 
 
 def _made_small(patch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,7 @@ GOOD = '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
         framed(GOOD.replace("[0,8]", "[8,0]"), bytes(8)),
         framed(GOOD.replace("[2]", f"[{HUGE},{HUGE}]"), bytes(8)),
         framed(GOOD.replace("[2]", "[-1]"), bytes(8)),
+        framed(GOOD.replace("[2]", f"[{1 << 49},0,{1 << 49}]").replace("8]}", "0]}")),
         framed('{"a":' + "[" * 100_000, bytes(8)),
         framed(GOOD[:-1] + ',"a":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}', bytes(16)),
         framed(GOOD.replace("F32", "F4"), bytes(8)),
