@@ -48,12 +48,7 @@ def short_recipe(toy: dict[str, str]) -> Recipe:
 @pytest.fixture(scope="session")
 def toy_run(toy_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """A finished run of the toy recipe. Do not write into it."""
-    from lite_huatuo.training import ppo, sft
-
-    run = RunDir.create(tmp_path_factory.mktemp("runs") / "toy", toy_recipe.model_dump())
-    sft.train(toy_recipe, run)
-    ppo.train(toy_recipe, run)
-    return run
+    return tiny.trained(toy_recipe, tmp_path_factory.mktemp("runs") / "toy")
 
 
 @pytest.fixture(scope="session")

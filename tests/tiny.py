@@ -12,7 +12,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lite_huatuo import jsonl
+from lite_huatuo.recipe import Recipe
 from lite_huatuo.response_format import render
+from lite_huatuo.run_dir import RunDir
 
 TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
@@ -175,3 +177,13 @@ def short_recipe(files: dict[str, str]) -> dict:
     )
     tree["ppo"]["rollout"].update(episodes=8, batch_size=8, max_reply_length=24)
     return tree
+
+
+def trained(recipe: Recipe, folder: Path) -> RunDir:
+    """Return a run that was trained in this process, both stages, undisturbed."""
+    from lite_huatuo.training import ppo, sft
+
+    run = RunDir.create(folder, recipe.model_dump())
+    sft.train(recipe, run)
+    ppo.train(recipe, run)
+    return run

@@ -72,8 +72,9 @@ def train(
     parts = verifier_train.split(rows, seed=seed)
     loaded = backends.load(**chosen.base.model_dump(), device_map=chosen.device_map())
     shape = {name: getattr(chosen.adapter, name) for name in ("rank", "alpha", "targets")}
-    identity = {"base": run_base.of(loaded), "judged replies": verifier_train.digest(rows), "seed": seed}
-    work = Checkpoints(to.with_name(f".training-{to.name}"), {**identity, **shape, **settings})
+    base = {**chosen.base.model_dump(), **run_base.of(loaded)}
+    identity = {"base": base, "judged replies": verifier_train.digest(rows), "seed": seed, **shape, **settings}
+    work = Checkpoints(to.with_name(f".training-{to.name}"), identity)
     with lock.locked(to, "verifier train"), stopping.on_signals() as stop, Display() as display:
         verifier = verifier_train.train(
             loaded, parts, threshold=threshold, seed=seed, progress=display, checkpoints=work, stop=stop,
@@ -81,12 +82,12 @@ def train(
         )  # fmt: skip
         judged = {"test part": acceptance.judge(verifier, parts.test)}
         judged.update({name: acceptance.judge(verifier, cases) for name, cases in more.items()})
-    counts = {name: len(getattr(parts, name)) for name in ("train", "calibration", "test")}
-    told = {**shape, **settings, "threshold": threshold, "temperature": round(verifier.settings.temperature, 4)}
-    reports = {name: acceptance.report(one) for name, one in judged.items()}
-    page = card.render(str(to), chosen.base.model, {**told, "seed": seed}, counts, reports)
-    verifier.save(work.folder / RESULT)
-    jsonl.write_text(work.folder / RESULT / "README.md", page)
-    os.replace(work.folder / RESULT, to)
-    shutil.rmtree(work.folder)
+        counts = {name: len(getattr(parts, name)) for name in ("train", "calibration", "test")}
+        told = {**shape, **settings, "threshold": threshold, "temperature": round(verifier.settings.temperature, 4)}
+        reports = {name: acceptance.report(one) for name, one in judged.items()}
+        page = card.render(str(to), chosen.base.model, {**told, "seed": seed}, counts, reports)
+        verifier.save(work.folder / RESULT)
+        jsonl.write_text(work.folder / RESULT / "README.md", page)
+        os.replace(work.folder / RESULT, to)
+        shutil.rmtree(work.folder)
     terminal.say(page)

@@ -18,6 +18,7 @@ from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
 from lite_huatuo.stopping import Interrupted, Stop
 from lite_huatuo.training import decoding, ppo, ppo_update, sft
+from tests import tiny
 from tests.stage.comparing import assert_same_run
 from tests.stage.killing import At, after_sft
 
@@ -35,10 +36,7 @@ def sparse(short_recipe: Recipe) -> Recipe:
 
 @pytest.fixture(scope="module")
 def whole(sparse: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    run = RunDir.create(tmp_path_factory.mktemp("whole") / "run", sparse.model_dump())
-    sft.train(sparse, run)
-    ppo.train(sparse, run)
-    return run
+    return tiny.trained(sparse, tmp_path_factory.mktemp("whole") / "run")
 
 
 def test_sft_stops_after_a_step_with_a_checkpoint(whole: RunDir, sparse: Recipe, tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ def test_the_command_goes_on_where_it_was_and_leaves_its_result_only(
     with monkeypatch.context() as patched:
         patched.setattr(acceptance, "judge", lambda *_: signal.raise_signal(signal.SIGTERM))
         assert run(*words)[0] == 143
+    code, _, err = run(*words, "--set", "base.double_quantization=false")
+    assert (code, "was begun with other base" in err) == (1, True), err
     assert not (tmp_path / "judge").exists()
     monkeypatch.setattr(verifier_train, "_backward", lambda *_: pytest.fail("all steps were done"))
     code, out, err = run(*words)
