@@ -47,12 +47,18 @@ def opened(show: Show, url: str, **options: Any) -> Any:
     return page
 
 
+# The question is on the page, the controls are free again and no reply is being written. The question is counted: the
+# same may be asked twice, and before the server answers the page looks as it does when all is over.
+ANSWERED = """(questions) => document.querySelectorAll(".lh-question").length === questions
+    && document.querySelector("#stop").disabled && !document.querySelector(".lh-card[aria-busy]")"""
+
+
 def ask(page: Any, question: str, *, wait: bool = True) -> None:
+    questions = page.locator(".lh-question").count() + 1
     page.fill("#question textarea", question)
     page.click("#ask")
-    page.wait_for_selector(".lh-question >> text=" + question[:20])
     if wait:
-        page.wait_for_selector("#stop:disabled")
+        page.wait_for_function(ANSWERED, arg=questions)
 
 
 def column(page: Any, place: int) -> Any:
