@@ -5,6 +5,7 @@ Lines end at "\\n" only: U+2028 and its kin occur inside real records, where `st
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
@@ -85,11 +86,16 @@ def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write text to a temporary name in the same folder, flush it, rename it over `path`."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def dumps(row: dict[str, Any]) -> str:

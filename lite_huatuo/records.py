@@ -80,16 +80,6 @@ class SFTExample:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """A reply to an evaluation question, what was read from it, and whether that is right (None: not judged)."""
-
-    id: str
-    reply: str
-    reading: str | None
-    correct: bool | None
-
-
 Record = TypeVar("Record", ExamQuestion, VerifiableProblem, SFTExample)
 
 

@@ -19,10 +19,11 @@ from typing import Any
 
 import yaml
 
-from lite_huatuo import __version__, jsonl, manifest, nearest
-from lite_huatuo.errors import CheckpointError
+from lite_huatuo import __version__, jsonl, manifest, nearest, schema
+from lite_huatuo.errors import CheckpointError, RecipeError
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "safetensors", "unsloth")
+STAGES = {"base": "base", "sft": "SFT", "ppo": "SFT + PPO"}  # a run's students, and what tables call them
 # Recipe keys that may differ on resuming: they do not change a number.
 FREE_ON_RESUME = ("name", "report_to", "launch", "ppo.watch", "eval.benchmarks")
 
@@ -100,15 +101,11 @@ class RunDir:
 
     def recipe(self) -> dict[str, Any]:
         """Return the resolved recipe the run was started with."""
+        path = self.path / "recipe.yaml"
         try:
-            tree = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            tree = None
-        if not isinstance(tree, dict):
-            raise CheckpointError(
-                f"{self.path / 'recipe.yaml'}: damaged; put the recipe back or start again with --overwrite"
-            )
-        return tree
+            return schema.read(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, ValueError, RecipeError):
+            raise CheckpointError(f"{path}: damaged; put the recipe back or start again with --overwrite") from None
 
     def stage(self, name: str) -> Path:
         """Return the folder of stage "sft" or "ppo"."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from lite_huatuo import recipe as recipes
 from lite_huatuo.recipe import Recipe
@@ -19,6 +20,10 @@ from lite_huatuo.run_dir import RunDir
 from tests import tiny
 
 torch.set_num_threads(1)
+# On a busy machine time tells nothing.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+ASKED_FOR = ("slow", "gpu", "unsloth", "vllm", "llama_cpp", "browser")  # markers
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -61,12 +66,12 @@ def test_data() -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave slow, gpu, unsloth, vllm and browser tests out unless asked for with -m."""
+    """Leave out what takes minutes or needs more than is installed, unless it is asked for with -m."""
     if config.getoption("-m"):
         return
     kept, left = [], []
     for item in items:
-        special = any(item.get_closest_marker(name) for name in ("slow", "gpu", "unsloth", "vllm", "browser"))
+        special = any(item.get_closest_marker(name) for name in ASKED_FOR)
         (left if special else kept).append(item)
     config.hook.pytest_deselected(items=left)
     items[:] = kept

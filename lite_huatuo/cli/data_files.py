@@ -16,6 +16,7 @@ from lite_huatuo.errors import RecordError
 FILE = click.Path(path_type=Path)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 TO = click.option("--to", required=True, type=FILE, help="The .jsonl file to write; side files stand beside it.")
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Write over what is there.")
 
 
 @click.command("import")
@@ -26,8 +27,9 @@ TO = click.option("--to", required=True, type=FILE, help="The .jsonl file to wri
 @click.option("--language", default="", help="Language, where the rows tell none  [default: told by the text]")
 @click.option("--cop-base", type=click.IntRange(0, 1), help="MedMCQA: `cop` counts from here  [default: found out]")
 @click.option("--limit", type=click.IntRange(1), help="Stop after so many questions.")
+@OVERWRITE
 @JSON
-def import_(source: str, to: Path, as_json: bool, **settings: Any) -> None:
+def import_(source: str, to: Path, overwrite: bool, as_json: bool, **settings: Any) -> None:
     """Read exam questions of any published form.
 
     SOURCE is a .jsonl, .json or .csv file, or a data set on the Hub (org/name[:config][#split]): MedQA, MedMCQA,
@@ -40,7 +42,7 @@ def import_(source: str, to: Path, as_json: bool, **settings: Any) -> None:
     """
     from lite_huatuo.data import exams
 
-    _not_over(source, to)
+    _free(to, sources=[source], overwrite=overwrite)
     counts = exams.import_exams(source, to, **settings)
     _print(counts, as_json, [f"{count:>8,}  {name.replace('_', ' ')}" for name, count in counts.items()])
     if counts["refused"] and not counts["kept"]:
@@ -58,8 +60,11 @@ def import_(source: str, to: Path, as_json: bool, **settings: Any) -> None:
     "--against", multiple=True, required=True, metavar="SOURCE", help="An evaluation set; repeat for several."
 )
 @click.option("--spare-stock-phrases", is_flag=True, help="Let runs of 64 characters pass that many questions share.")
+@OVERWRITE
 @JSON
-def decontaminate(source: str, to: Path, against: tuple[str, ...], spare_stock_phrases: bool, as_json: bool) -> None:
+def decontaminate(
+    source: str, to: Path, against: tuple[str, ...], spare_stock_phrases: bool, overwrite: bool, as_json: bool
+) -> None:
     """Drop records that overlap with evaluation sets.
 
     The paper's rule (64 equal characters in a row) and shared n-grams of words (Chinese: of characters). Every hit is
@@ -71,7 +76,7 @@ def decontaminate(source: str, to: Path, against: tuple[str, ...], spare_stock_p
     from lite_huatuo.data import decontaminate as screening
     from lite_huatuo.data import side_files, sources
 
-    _not_over(source, to)
+    _free(to, sources=[source], overwrite=overwrite)
     screen = screening.Screen() if spare_stock_phrases else screening.Screen(everyday=None)
     for evaluation in against:
         for where, row in sources.rows(evaluation):
@@ -107,8 +112,11 @@ def merge(parts: tuple[Path, ...], like: str, to: Path) -> None:
 @click.option("--general", multiple=True, metavar="SOURCE", help="Verifiable problems or examples outside medicine.")
 @click.option("--count", "counts", multiple=True, metavar="KIND=N", help="How many to draw  [default: the paper's]")
 @click.option("--seed", type=int, default=42, show_default=True, help="Of the draw.")
+@OVERWRITE
 @JSON
-def mix(folder: Path, counts: tuple[str, ...], seed: int, as_json: bool, **inputs: tuple[str, ...]) -> None:
+def mix(
+    folder: Path, counts: tuple[str, ...], seed: int, overwrite: bool, as_json: bool, **inputs: tuple[str, ...]
+) -> None:
     """Draw training data: search, RL, closed, general.
 
     Writes sft.jsonl, search.jsonl and rl.jsonl (those that get rows) and manifest.json with counts and content hashes.
@@ -123,6 +131,8 @@ def mix(folder: Path, counts: tuple[str, ...], seed: int, as_json: bool, **input
     given = {kind: list(sources) for kind, sources in inputs.items() if sources}
     if not given:
         raise click.UsageError("give at least one source, such as --rl problems.jsonl")
+    for name in mixing.FILES:
+        _free(folder / name, sources=[source for kind in inputs.values() for source in kind], overwrite=overwrite)
     manifest = mixing.mix(folder, given, counts=chosen, seed=seed)
     outputs = manifest["outputs"].items()
     lines = [f"{entry['rows']:>8,}  {folder / name}  ({_short(entry['kinds'])})" for name, entry in outputs]
@@ -166,10 +176,14 @@ def ledger(store: Path, as_json: bool) -> None:
     _print(rows, as_json, lines)
 
 
-def _not_over(source: str, to: Path) -> None:
-    """Refuse to write an output over its own input."""
-    if to.exists() and Path(source).exists() and to.samefile(source):
+def _free(to: Path, *, sources: Iterable[str], overwrite: bool) -> None:
+    """Refuse to write over a command's own input, and over anything else unless that is asked for."""
+    if not to.exists():
+        return
+    if any(Path(source).exists() and to.samefile(source) for source in sources):
         raise RecordError(f"{to}: is the input, and would be lost; give the output another name")
+    if not overwrite:
+        raise RecordError(f"{to}: already exists; give another name, or --overwrite to make it again")
 
 
 def _funnel(stage: dict[str, Any]) -> list[str]:

@@ -7,11 +7,10 @@ from typing import Any
 from rich.table import Table
 
 from lite_huatuo import jsonl
-from lite_huatuo.run_dir import RunDir
+from lite_huatuo.run_dir import STAGES, RunDir
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVES = (("sft", "sft/loss"), ("ppo", "score/mean"), ("ppo", "score/form_share"), ("ppo", "reference/kl_per_token"))
-ROWS = {"base": "base", "sft": "SFT", "ppo": "SFT + PPO"}
 
 
 def table(report: dict[str, dict[str, Any]]) -> Table:
@@ -19,7 +18,7 @@ def table(report: dict[str, dict[str, Any]]) -> Table:
     drawn = Table(title="Held-out problems, greedy replies", title_justify="left")
     for name in ("", "well-formed", "mean score", "verified right", "mean reply length"):
         drawn.add_column(name, justify="left" if not name else "right", no_wrap=True)
-    for key, label in ROWS.items():
+    for key, label in STAGES.items():
         if key in report:
             drawn.add_row(label, *cells(report[key]))
     return drawn

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from lite_huatuo.evaluation import predictions
 from lite_huatuo.evaluation import table as papers
+from lite_huatuo.run_dir import STAGES
 
 NAME = 30  # characters of a target's name in the paper's table
 
@@ -57,7 +58,7 @@ def beside(target: str, folder: Path) -> dict[str, dict[str, Any]]:
     found = predictions.run_of(target)
     if found is None or folder.parent != found[0] / "eval":
         return {target[-NAME:]: predictions.read_report(folder)}
-    reports = {stage: predictions.read_report(folder.parent / stage) for stage in predictions.STAGES}
+    reports = {stage: predictions.read_report(folder.parent / stage) for stage in STAGES}
     return {stage: report for stage, report in reports.items() if report}
 
 

@@ -24,8 +24,9 @@ from lite_huatuo.records import ExamQuestion, SFTExample, VerifiableProblem, to_
 
 KINDS = ("search", "rl", "closed", "general")
 PAPER = {"search": 20_000, "rl": 20_000, "closed": 4_000, "general": 5_000}
-SFT, SEARCH, RL = "sft", "search", "rl"  # outputs: sft.jsonl, search.jsonl, rl.jsonl
+SFT, SEARCH, RL = "sft", "search", "rl"  # the outputs
 MANIFEST = "manifest.json"
+FILES = (*(f"{output}.jsonl" for output in (SFT, SEARCH, RL)), MANIFEST)
 ASK_LETTER = {
     "en": "Answer with the letter and the text of the right option.",
     "zh": "请写出正确选项的字母和内容。",

@@ -20,11 +20,10 @@ from lite_huatuo import jsonl
 from lite_huatuo.errors import RecordError
 from lite_huatuo.evaluation import answers
 from lite_huatuo.records import ExamQuestion
-from lite_huatuo.run_dir import meant
+from lite_huatuo.run_dir import STAGES, meant
 
 REPORT = "report.json"
 SETTINGS = ".settings.json"
-STAGES = ("base", "sft", "ppo")
 ELSEWHERE = Path("evaluations")  # of what is no run
 _FIELDS = {"id", "run", "asked", "options", "shuffled", "right", "reply", "tokens", "stopped", "readings"}
 

@@ -16,9 +16,8 @@ from lite_huatuo.data import profile as profiles
 from lite_huatuo.data.asking import Request, Unusable
 from lite_huatuo.data.profile import Profile
 from lite_huatuo.errors import APIError, BackendError, CheckpointError, ReplyError
-from lite_huatuo.evaluation import predictions
 from lite_huatuo.records import VerifiableProblem
-from lite_huatuo.run_dir import RunDir
+from lite_huatuo.run_dir import STAGES, RunDir
 from lite_huatuo.verifier import judge_room
 
 if TYPE_CHECKING:
@@ -233,7 +232,7 @@ def _without_adapter(loaded: LoadedBase, identity: dict[str, Any], **sizes: int)
 
 def stage_folder(run: Path, stage: str) -> Path:
     """Return where a run's stage keeps its evaluations."""
-    assert stage in predictions.STAGES, stage
+    assert stage in STAGES, stage
     return run / "eval" / stage
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lite_huatuo import jsonl
+from lite_huatuo.run_dir import STAGES
 
 Log = dict[str, Any]
-STAGES = {"base": "base", "sft": "SFT", "ppo": "SFT + PPO"}
 CURVES = {  # metric -> (stage, the counter it is drawn over)
     "sft/loss": ("sft", "step"),
     "sft/eval_loss": ("sft", "step"),

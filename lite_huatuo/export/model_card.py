@@ -9,8 +9,9 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from lite_huatuo.export import licences
-from lite_huatuo.export.card_facts import STAGES, Facts
+from lite_huatuo.export.card_facts import Facts
 from lite_huatuo.response_format import RESPONSE_HEADING, THINKING_HEADING
+from lite_huatuo.run_dir import STAGES
 
 Log = dict[str, Any]
 PICTURE = "curves.svg"

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lite_huatuo.errors import CheckpointError
-from lite_huatuo.export.card_facts import STAGES
 from lite_huatuo.report import samples
 from lite_huatuo.report.reading import Row, iter_rows, read_object
 from lite_huatuo.report.samples import Samples
 from lite_huatuo.report.text import finite
-from lite_huatuo.run_dir import RunDir
+from lite_huatuo.run_dir import STAGES, RunDir
 
 COUNTERS = {"sft": "step", "ppo": "update"}  # what a stage's metrics are drawn over
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lite_huatuo.export.card_facts import STAGES
 from lite_huatuo.report.reading import Row, iter_rows
 from lite_huatuo.report.text import NOTHING, clean, counted, finite, number
 from lite_huatuo.response_format import parse
+from lite_huatuo.run_dir import STAGES
 
 LONGEST = 12_000  # characters of one text on the page
 VERDICTS = {"right": "right", "wrong": "wrong", "malformed": "malformed", "unjudged": "not judged"}

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from lite_huatuo.export.card_facts import STAGES
 from lite_huatuo.report.reading import Row
 from lite_huatuo.report.text import NOTHING, clean, duration, finite, memory, number, percent
+from lite_huatuo.run_dir import STAGES
 from lite_huatuo.training.metrics import METRICS
 from lite_huatuo.verifier.metrics import wilson
 

@@ -30,8 +30,12 @@ def test_import_tells_its_counts(run: Run, exams: Path, tmp_path: Path) -> None:
     assert out == "      31  rows\n       0  left out\n      30  kept\n       1  refused\n"
     (refused,) = data_jobs.rows(tmp_path / "exam.refused.jsonl")
     assert refused["reason"].startswith("answer is no option")
-    code, out, _ = run("data", "import", exams, "--to", tmp_path / "exam.jsonl", "--json", "--limit", 5)
-    assert json.loads(out) == {"rows": 5, "left_out": 0, "kept": 5, "refused": 0}
+    words = ("data", "import", exams, "--to", tmp_path / "exam.jsonl", "--json", "--limit", 5)
+    before = (tmp_path / "exam.jsonl").read_bytes()
+    code, _, err = run(*words)
+    assert (code, "exam.jsonl: already exists" in err, "--overwrite" in err) == (1, True, True)
+    assert (tmp_path / "exam.jsonl").read_bytes() == before
+    assert json.loads(run(*words, "--overwrite")[1]) == {"rows": 5, "left_out": 0, "kept": 5, "refused": 0}
 
 
 def test_stats_show_the_funnel(run: Run, exams: Path, tmp_path: Path) -> None:
@@ -66,7 +70,8 @@ def test_decontaminate_reports_hits(run: Run, tmp_path: Path) -> None:
     assert f"{len(dropped):>8,}  dropped: " in out
     assert out.endswith(f"{12 - len(dropped):>8,}  {to}\n")
     assert any(str(tmp_path / "zh.jsonl:1") in row["reason"] for row in dropped), "the hit is named"
-    report = json.loads(run(*words, "--json")[1])
+    assert run(*words)[0] == 1, "never over what is there"
+    report = json.loads(run(*words, "--json", "--overwrite")[1])
     assert report["rows"] == report["kept"] + report["dropped"] == 12
 
 
@@ -83,9 +88,25 @@ def test_mix_prints_what_it_drew(run: Run, tmp_path: Path) -> None:
     ids = [{row["id"] for row in data_jobs.rows(folder / name)} for name in ("search.jsonl", "rl.jsonl")]
     assert [len(one) for one in ids] == [10, 20]
     assert not ids[0] & ids[1]
-    assert json.loads(run(*words, "--json")[1]) == json.loads((folder / "manifest.json").read_text())
+    again = json.loads(run(*words, "--json", "--overwrite")[1])
+    assert again == json.loads((folder / "manifest.json").read_text())
     assert run("data", "mix", folder)[0] == 2
     assert run("data", "mix", folder, "--rl", source, "--count", "rl:5")[0] == 2
+
+
+def test_mix_writes_over_nothing_unasked(run: Run, tmp_path: Path) -> None:
+    source = data_jobs.write(tmp_path / "rl.jsonl", data_jobs.problems(40))
+    code, _, err = run("data", "mix", tmp_path, "--rl", source, "--count", "rl=20", "--overwrite")
+    assert (code, "rl.jsonl: is the input" in err) == (1, True)
+    mine = data_jobs.write(tmp_path / "mix" / "sft.jsonl", [{"mine": 1}])  # an output that this mix has no rows for
+    words = ("data", "mix", tmp_path / "mix", "--rl", source, "--count", "rl=20")
+    code, _, err = run(*words)
+    assert (code, "sft.jsonl: already exists" in err) == (1, True)
+    assert data_jobs.rows(mine) == [{"mine": 1}]
+    assert run(*words, "--overwrite")[0] == 0
+    assert not mine.exists(), "of another mix"
+    assert len(data_jobs.rows(tmp_path / "mix" / "rl.jsonl")) == 20
+    assert len(data_jobs.rows(source)) == 40
 
 
 def test_ledger_adds_up(run: Run, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_the_inputs_to_begin_with_hold(name: str) -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_any_input_holds(name: str) -> None:
-    @settings(max_examples=60, deadline=None, database=None)
+    @settings(max_examples=60, database=None)
     @given(inputs(name))
     def holds(data: bytes) -> None:
         TARGETS[name].check(data)
@@ -58,7 +58,7 @@ def test_any_input_holds_for_longer(name: str) -> None:
     end, tried = time.monotonic() + MINUTE / 2 / len(TARGETS), 0
     while time.monotonic() < end:
 
-        @settings(max_examples=100, deadline=None, database=None)
+        @settings(max_examples=100, database=None)
         @given(inputs(name))
         def holds(data: bytes) -> None:
             nonlocal tried

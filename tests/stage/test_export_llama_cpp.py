@@ -1,11 +1,11 @@
 """A GGUF file of ours in llama.cpp itself: the same tokens go in, the same greedy text comes out.
 
 Needs llama-cpp-python, which nothing else here needs: `pip install llama-cpp-python` (it compiles for many minutes).
+Then: `python -m pytest -m llama_cpp`.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lite_huatuo.export import gguf_file
 from tests.stage.test_export_gguf import LLAMA_3, QUESTION, greedy, make
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def installed() -> None:
-    assert importlib.util.find_spec("llama_cpp"), "install it first: pip install llama-cpp-python (it compiles)"
-
+pytestmark = pytest.mark.llama_cpp
 
 CASES: dict[str, dict[str, Any]] = {
     "llama": {"kind": "llama"},

@@ -109,14 +109,14 @@ OPTIONS = st.dictionaries(
 TEXTS = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=6)), max_size=12).map("".join)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(TEXTS, OPTIONS, st.sampled_from(sorted(answers.RULES)))
 def test_no_rule_ever_returns_what_is_no_option(text: str, options: dict[str, str], rule: str) -> None:
     reading = answers.read(rule, text, options)
     assert reading is None or (reading and set(reading) <= set(options) and list(reading) == sorted(set(reading)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from([row["id"] for row in labelled()]), st.sampled_from("ABCDEFGHIJ"))
 def test_a_letter_whose_option_is_gone_is_not_read(id: str, letter: str) -> None:
     row = next(row for row in labelled() if row["id"] == id)

@@ -310,7 +310,7 @@ def test_a_reply_that_is_the_ground_truth_is_right(truth: str) -> None:
     assert judge(truth, truth).correct is True
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(), st.text(), st.text())
 def test_it_never_raises(question: str, reply: str, truth: str) -> None:
     verdict = judge(truth, reply, question)
@@ -318,7 +318,7 @@ def test_it_never_raises(question: str, reply: str, truth: str) -> None:
     normalise(reply)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(shipped_truths()), st.lists(st.sampled_from([" ", "  ", "\t", "\u3000", "\u00a0"]), min_size=1))
 def test_case_and_space_change_nothing(row: tuple[str, str], spaces: list[str]) -> None:
     truth = row[0]
@@ -328,7 +328,7 @@ def test_case_and_space_change_nothing(row: tuple[str, str], spaces: list[str]) 
         assert judge(truth, form).correct is True, form
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(alphabet="not gout,or.?、不是痛风()•-\n/ 0123", max_size=200))
 def test_the_same_item_always_gets_the_same_verdict(reply: str) -> None:
     assert judge("gout (痛风)", reply) == judge("gout (痛风)", reply)

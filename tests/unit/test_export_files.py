@@ -19,7 +19,7 @@ TYPES = [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool]
 SHAPES = st.lists(st.integers(1, 5), max_size=3).map(tuple)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(forms=st.lists(st.tuples(SHAPES, st.sampled_from(TYPES)), min_size=1, max_size=5), step=st.integers(1, 3))
 def test_a_streamed_file_is_read_back_by_the_library(tmp_path: Path, forms: list, step: int) -> None:
     tensors = {f"t{i}": torch.randn(shape).to(dtype) for i, (shape, dtype) in enumerate(forms)}
@@ -37,7 +37,7 @@ def test_a_streamed_file_is_read_back_by_the_library(tmp_path: Path, forms: list
     assert base_files.header(path) == infos
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     counts=st.lists(st.integers(1, 6), min_size=1, max_size=4),
     limit=st.integers(1, 4000),

@@ -17,7 +17,7 @@ def layers_own(weight: torch.Tensor, double: bool) -> torch.Tensor:
     return tensor_parity._dequantised(tensor_parity._linear_4bit(weight.clone(), double))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     height=st.integers(1, 300),
     width=st.sampled_from([2, 20, 36, 48, 64, 100, 128, 192]),

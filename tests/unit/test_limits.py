@@ -77,7 +77,7 @@ def test_places_are_given_in_order_and_given_back() -> None:
     asyncio.run(run())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 30), max_size=10), st.integers(1, 4))
 def test_cancelling_loses_no_place(cancelled: list[int], places: int) -> None:
     async def run() -> None:
@@ -154,7 +154,7 @@ def test_back_off_doubles_up_to_its_ceiling_and_touches_no_seeded_generator() ->
     assert random.random() == expected
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.floats(0.001, 2.0), st.floats(0.0, 1.0)), max_size=40), st.floats(0.0, 10.0))
 def test_the_budget_is_never_passed_whatever_calls_turn_out_to_cost(
     calls: list[tuple[float, float]], limit: float

@@ -186,7 +186,7 @@ def test_what_stands_at_masked_places_breaks_nothing(learner: Learner) -> None:
     assert finite.all_finite(learn(learner, (data, *broken)).values())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.floats(-1e4, 1e4, width=32), st.integers(1, 9), st.integers(1, 9))
 def test_equal_advantages_whiten_to_nothing(value: float, rows: int, columns: int) -> None:
     """Rounding must not be blown up to a signal."""

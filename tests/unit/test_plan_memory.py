@@ -260,7 +260,7 @@ GROWING = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(CHOICES, st.sampled_from(sorted(GROWING)), st.integers(1, 64))
 def test_more_never_takes_less(choice: dict, key: str, more: int) -> None:
     before, after = totals(choice), totals({**choice, key: choice[key] + more})
@@ -268,7 +268,7 @@ def test_more_never_takes_less(choice: dict, key: str, more: int) -> None:
     assert all(after[name] > before[name] for name in GROWING[key])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(CHOICES)
 def test_checkpointing_never_takes_more(choice: dict) -> None:
     with_it, without = (totals({**choice, "checkpointing": value}) for value in (True, False))

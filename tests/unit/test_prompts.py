@@ -65,7 +65,7 @@ def test_only_verifying_and_the_label_guided_round_see_the_ground_truth(name: st
     assert ("ground_truth" in fields(templates(language)[name])) == (name == "verify")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.sampled_from(SENT),
     st.text(st.characters(exclude_categories=["Cs"])),

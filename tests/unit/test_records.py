@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from lite_huatuo.errors import LiteHuatuoError, RecordError
 from lite_huatuo.records import (
     ExamQuestion,
-    Prediction,
     SFTExample,
     VerifiableProblem,
     detect_language,
@@ -101,7 +100,6 @@ def test_a_record_written_and_read_is_the_same(read, record) -> None:
 
 def test_fields_that_are_none_are_left_out_of_the_row() -> None:
     assert "ground_truth" not in to_row(SFTExample("s", "q", "c", "r"))
-    assert to_row(Prediction("p", "reply", None, False)) == {"id": "p", "reply": "reply", "correct": False}
     assert "context" not in to_row(ExamQuestion("e", "q", {"A": "x"}, "A", "x"))
 
 

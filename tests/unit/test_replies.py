@@ -64,34 +64,34 @@ def trailing_commas(value: Any) -> str:
     return json.dumps(value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(PROSE, OBJECTS, PROSE, st.booleans())
 def test_an_object_is_read_out_of_prose(before: str, value: dict, after: str, ascii_only: bool) -> None:
     text = before + json.dumps(value, ensure_ascii=ascii_only) + after
     assert read_object(text, JUDGE) == value
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.fixed_dictionaries({"steps": STEPS, "conclusion": TEXT}), st.sampled_from([None, 1, "\t"]), st.booleans())
 def test_nested_replies_are_read_however_they_are_set_out(value: dict, indent: Any, commas: bool) -> None:
     text = trailing_commas(value) if commas else json.dumps(value, indent=indent, ensure_ascii=False)
     assert read_object(f"```json\n{text}\n```", THOUGHTS) == value
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(OBJECTS, st.dictionaries(st.text("abcxyz", min_size=1), JSON, max_size=4))
 def test_keys_nobody_asked_for_are_left_out(value: dict, extra: dict) -> None:
     assert read_object(json.dumps({**extra, **value}), JUDGE) == value
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(OBJECTS, st.data())
 def test_half_an_object_is_never_read(value: dict, data: st.DataObject) -> None:
     text = json.dumps(value)
     refused(text[: data.draw(st.integers(0, len(text) - 1))])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(PROSE, OBJECTS, PROSE, OBJECTS)
 def test_two_different_objects_are_refused_and_the_same_one_twice_is_read(
     before: str, one: dict, between: str, other: dict
@@ -103,7 +103,7 @@ def test_two_different_objects_are_refused_and_the_same_one_twice_is_read(
         assert "different objects" in refused(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(TRAPS | st.sampled_from(['{"', '"text"', '"correct"', ": ", "false", "null", "-1.5e3", " "]), max_size=40)
 )
@@ -118,7 +118,7 @@ def test_any_text_is_read_by_the_schema_or_refused(pieces: list[str]) -> None:
     assert isinstance(value["correct"], bool)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(OBJECTS, OBJECTS, st.sampled_from(["<think>", "", "<think>\nHm. {"]))
 def test_what_was_thought_before_does_not_count(thought: dict, value: dict, opening: str) -> None:
     text = f"{opening} maybe {json.dumps(thought)}? No. </think>\n{json.dumps(value)}"

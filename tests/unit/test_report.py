@@ -154,7 +154,7 @@ def test_a_run_of_a_recipe_alone_has_a_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_library")
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.dictionaries(st.sampled_from(KEYS), JSON), max_size=4), JSON)
 def test_no_content_breaks_the_page(tmp_path_factory: pytest.TempPathFactory, rows: list[Any], tree: Any) -> None:
     folder = tmp_path_factory.mktemp("broken")
