@@ -142,8 +142,8 @@ def test_a_runs_student_is_asked(run, toy: dict[str, str], toy_run: RunDir, tmp_
         assert manifest["replies"]["given"] + sum(manifest["skipped"].values()) == 12 * 3
         made.append((tmp_path / name / "train.jsonl").read_text())
     assert made[0] == made[1]
-    rows = [json.loads(line) for line in made[0].splitlines()]
-    asked = [row for row in rows if row["temperature"] is not None]
+    rows = [json.loads(line) for line in made[0].split("\n")[:-1]]
+    asked = [row for row in rows if "temperature" in row]  # not in those that no student said
     assert asked
     assert {row["temperature"] for row in asked} <= {0.0, 2.0}
     assert any(row["final_response"] in CURES for row in asked)  # what the toy student was taught to say
