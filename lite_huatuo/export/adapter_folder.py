@@ -43,8 +43,7 @@ def export(
             "inference_mode": True,
         }
         jsonl.write_text(work / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
-        folder = gguf.resolve(base["model"], base.get("fallback"))
-        side_files.load_tokenizer(base, folder).hf.save_pretrained(work)
+        side_files.write_tokenizer(work, base, gguf.resolve(base["model"], base.get("fallback")))
         figures = {"onto": "adapter", "tensors": _tensors(adapter), "vllm": vllm_objections(config)}
         figures["fingerprint"] = fingerprint(adapter)
         finish(work, figures)
@@ -70,11 +69,14 @@ def public_base(base: Log) -> str:
 
 
 def vllm_objections(config: Log) -> list[str]:
-    """Return why vLLM would not serve this adapter beside its base; empty where it would."""
+    """Return why vLLM would not serve this adapter beside its base, or not as trained; empty where it would."""
     objections = {
         "use_dora": "DoRA is not supported",
         "modules_to_save": "whole modules (modules_to_save) are not supported",
         "lora_bias": "biases are not supported",
+        # vLLM 0.27.1 reads neither: each layer is scaled by lora_alpha and r of the whole adapter, without a word
+        "rank_pattern": "ranks by layer (rank_pattern) are scaled wrongly",
+        "alpha_pattern": "alphas by layer (alpha_pattern) are scaled wrongly",
     }
     found = [text for key, text in objections.items() if config.get(key)]
     return found + (["biases are not supported"] if config.get("bias", "none") != "none" else [])
