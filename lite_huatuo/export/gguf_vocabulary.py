@@ -65,7 +65,7 @@ def cut(settings: dict[str, Any] | None) -> str:
     )
 
 
-def modelfile(tokenizer: Any, stops: list[int], file: str) -> str:
+def modelfile(tokenizer: Any, stops: list[int] | int, file: str) -> str:
     """Return a Modelfile for Ollama: the chat template for one question, as the student was trained, and its stops."""
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": PROBE}], tokenize=False, add_generation_prompt=True
@@ -75,10 +75,11 @@ def modelfile(tokenizer: Any, stops: list[int], file: str) -> str:
         raise ExportError("--gguf: the chat template cannot be written as an Ollama template")
     if adds_begin(tokenizer):
         before = before.removeprefix(tokenizer.bos_token)  # the server adds it
+    words = [tokenizer.decode([stop]) for stop in (stops if isinstance(stops, list) else [stops])]
     lines = [
         f"FROM ./{file}",
         f'TEMPLATE """{before}{{{{ .Prompt }}}}{after}{{{{ .Response }}}}"""',
-        *(f"PARAMETER stop {json.dumps(tokenizer.convert_ids_to_tokens(stop))}" for stop in stops),
+        *(f'PARAMETER stop "{word}"' for word in words),  # as it is: Ollama reads UTF-8 and takes no escapes back
     ]
     return "\n".join(lines) + "\n"
 

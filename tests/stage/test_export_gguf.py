@@ -124,6 +124,17 @@ def test_the_modelfile_asks_as_the_student_was_trained(tmp_path: Path) -> None:
     )
 
 
+def test_the_modelfile_has_stop_tokens_as_they_are(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(make(tmp_path / "model", "llama"))
+    words = ["<｜end▁of▁sentence｜>", 'a "b" \\c']
+    tokenizer.add_tokens(words, special_tokens=True)
+    chinese, quoted = tokenizer.convert_tokens_to_ids(words)
+    text = gguf_vocabulary.modelfile(tokenizer, [chinese, quoted], "m.gguf")
+    assert text.endswith('\nPARAMETER stop "<｜end▁of▁sentence｜>"\nPARAMETER stop "a "b" \\c"\n')
+    cure = tokenizer.encode(" cure")  # a word of the vocabulary, which stands there in another alphabet
+    assert gguf_vocabulary.modelfile(tokenizer, cure[0], "m.gguf").endswith(f'"{tokenizer.decode(cure[:1])}"\n')
+
+
 def test_the_ways_to_cut_text_are_known_by_llama_cpps_names() -> None:
     from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
