@@ -38,6 +38,9 @@ UNKNOWN = (
     "use_bdlora",
     "use_qalora",
 )
+# Ways of peft 0.21 to begin (init_lora_weights) that take the adapter's first product out of the base's weights: the
+# adapter then belongs to a changed base, not to the one it names. (eva, orthogonal, gaussian, mica leave it alone.)
+BASE_CHANGING = ("pissa", "corda", "olora", "loftq", "lora_ga")
 ENDINGS = {
     ".lora_A.weight": "a",
     ".lora_B.weight": "b",
@@ -87,6 +90,7 @@ class AdapterFile:
         if self.config.get("peft_type") != "LORA" or wrong:
             what = ", ".join(wrong) or str(self.config.get("peft_type"))
             raise ExportError(f"{folder}: {what}: merging such an adapter is not known here; export it with --adapter")
+        self._refuse_changed_base()
         self._parts: dict[str, dict[str, str]] = {}  # base tensor -> part of its LoRA -> key in the file
         self._replaced: dict[str, str] = {}  # base tensor -> key in the file
         for key in keys:
@@ -94,6 +98,15 @@ class AdapterFile:
         for name, parts in self._parts.items():
             if not {"a", "b"} <= set(parts):
                 raise ExportError(f"{self.path}: {name}: one half of its LoRA is missing; the file is damaged")
+
+    def _refuse_changed_base(self) -> None:
+        begin = self.config.get("init_lora_weights")
+        if isinstance(begin, str) and begin.lower().startswith(BASE_CHANGING):
+            raise ExportError(
+                f"{self.folder}: init_lora_weights: {begin}: it was trained on a base whose weights that changed; make "
+                "it plain LoRA by peft's save_pretrained(..., path_initial_model_for_weight_conversion=...), or save the "
+                "changed base, name it as base.model and set init_lora_weights to true"
+            )
 
     def _place(self, key: str) -> None:
         if not key.startswith(PREFIX):
