@@ -104,8 +104,8 @@ class AdapterFile:
         if isinstance(begin, str) and begin.lower().startswith(BASE_CHANGING):
             raise ExportError(
                 f"{self.folder}: init_lora_weights: {begin}: it was trained on a base whose weights that changed; make "
-                "it plain LoRA by peft's save_pretrained(..., path_initial_model_for_weight_conversion=...), or save the "
-                "changed base, name it as base.model and set init_lora_weights to true"
+                "it plain LoRA by peft's save_pretrained(..., path_initial_model_for_weight_conversion=...), or save "
+                "the changed base, name it as base.model and set init_lora_weights to true"
             )
 
     def _place(self, key: str) -> None:
