@@ -5,7 +5,7 @@
 
 Repositories live in memory, named as in addresses: org/name, data sets datasets/org/name. `hub.faults` breaks what a
 test wants broken: functions (method, path) -> status to answer, "cut" to drop the connection in the middle of the
-request, or None.
+request, "lost" to do what is asked and drop the connection instead of the answer, or None.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -75,9 +76,10 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return
         self.content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.lost = fault == "lost"
         with self.server.lock, contextlib.suppress(BrokenPipeError):
             try:
-                if fault:
+                if fault and not self.lost:
                     raise HubError(int(fault), "a fault of the test")
                 self._route(path)
             except HubError as error:
@@ -95,6 +97,10 @@ class Handler(BaseHTTPRequestHandler):
         raise HubError(404, f"no such endpoint here: {self.command} {path}")
 
     def answer(self, data: Any = None, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        if self.lost:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
         body = data if isinstance(data, bytes) else json.dumps({} if data is None else data).encode()
         self.send_response(status)
         head = {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}

@@ -12,6 +12,7 @@ from huggingface_hub import constants
 from lite_huatuo.errors import ExportError
 from lite_huatuo.export import hub
 from tests.mini_hub import MiniHub
+from tests.mini_hub_repo import Repo, Tree
 
 TOKENS = {"hf_secret": ("tester", "write"), "hf_reader": ("tester", "read"), "hf_blind": ("tester", "fineGrained")}
 
@@ -76,6 +77,7 @@ def test_an_existing_repository_is_changed_only_on_demand_and_keeps_no_old_weigh
     hub.push(folder, "tester/model", update=True, tag="v2")
     assert set(server.repos["tester/model"].tree("v2")) == {".gitattributes", "config.json", "model.safetensors"}
     assert len(server.repos["tester/model"].history()) == 3
+    (folder / "config.json").write_text("[]")
     refused(folder, "has a tag v2 already", update=True, tag="v2")
 
 
@@ -132,6 +134,144 @@ def test_errors_of_the_hub_publish_nothing(
     assert repo is None or set(repo.tree("main")) == {".gitattributes"}
 
 
+def commits(server: MiniHub) -> int:
+    """Return how many commits main has on top of the Hub's own first one."""
+    return len(server.repos["tester/model"].history()) - 1
+
+
+def committed(server: MiniHub) -> bool:
+    return any("/commit/" in path for _, path in server.log)
+
+
+def test_a_commit_whose_answer_gets_lost_is_found(
+    server: MiniHub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    server.faults = [lambda method, path: "lost" if "/commit/" in path else None]
+    address = hub.push(folder, "tester/model", tag="v1")
+    repo = server.repos["tester/model"]
+    assert commits(server) == 1
+    assert repo.tags == {"v1": repo.branches["main"]}
+    assert address == f"{server.url}/tester/model/commit/{repo.branches['main']}"
+
+
+def test_where_the_hub_cannot_be_asked_after_a_lost_answer_the_next_run_finds_out(
+    server: MiniHub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+    def gone(method: str, path: str) -> str | int | None:
+        if "/commit/" in path:
+            return "lost"
+        return 500 if committed(server) else None
+
+    server.faults = [gone]
+    told = refused(folder, "cannot be asked whether the files are published; run the same command again", tag="v1")
+    assert "nothing was published" not in told
+    server.faults = []
+    server.log.clear()
+    notes: list[str] = []
+    hub.push(folder, "tester/model", tag="v1", note=notes.append)
+    assert notes == ["tester/model: holds these files already"]
+    assert not committed(server)
+    assert server.repos["tester/model"].tags == {"v1": server.repos["tester/model"].branches["main"]}
+
+
+@pytest.mark.parametrize("fault", [500, "cut", "lost"])
+def test_a_tag_that_fails_is_told_as_such_and_made_by_the_same_command(
+    server: MiniHub, folder: Path, monkeypatch: pytest.MonkeyPatch, fault: int | str
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    server.faults = [lambda method, path: fault if "/tag/" in path else None]
+    told = refused(folder, r"published at http.*, but the tag v1 is missing \(.*run the same command again", tag="v1")
+    repo = server.repos["tester/model"]
+    assert repo.branches["main"] in told
+    assert "nothing was published" not in told
+    server.faults = []
+    assert hub.push(folder, "tester/model", tag="v1").endswith(repo.branches["main"])
+    assert commits(server) == 1
+    assert repo.tags == {"v1": repo.branches["main"]}
+
+
+@pytest.mark.parametrize("update", [False, True])
+def test_nothing_is_asked_of_the_hub_after_the_commit_but_the_tag(
+    server: MiniHub, folder: Path, monkeypatch: pytest.MonkeyPatch, update: bool
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    if update:
+        hub.push(folder, "tester/model")
+        (folder / "config.json").write_text("[1]")
+        server.log.clear()
+    server.faults = [lambda method, path: 500 if committed(server) and "/commit/" not in path else None]
+    hub.push(folder, "tester/model", update=update)
+    assert server.repos["tester/model"].tree("main")["config.json"][0] == (folder / "config.json").read_bytes()
+
+
+def test_the_same_files_are_pushed_again_without_update_and_without_a_commit(server: MiniHub, folder: Path) -> None:
+    hub.push(folder, "tester/model", tag="v1")
+    hub.push(folder, "tester/model", tag="v1")
+    hub.push(folder, "tester/model", revision="next", tag="v2")
+    repo = server.repos["tester/model"]
+    assert commits(server) == 1
+    assert repo.branches["next"] == repo.tags["v1"] == repo.tags["v2"] == repo.branches["main"]
+    repo.commit("main", "old weights", {**repo.tree("main"), "old.safetensors": (b"x", False)}, repo.branches["main"])
+    refused(folder, "exists already; replace its files with --update")
+    refused(folder, "has a tag v1 already", update=True, tag="v1")
+    path = folder / "model-00002-of-00002.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")  # of the same size
+    refused(folder, "exists already; replace its files with --update", revision="next")
+
+
+def public_repository(server: MiniHub, tree: Tree) -> Repo:
+    repo = server.repos["tester/model"] = Repo("tester/model", private=False)
+    if tree:
+        repo.commit("main", "theirs", tree, repo.branches["main"])
+    return repo
+
+
+@pytest.mark.parametrize("tree", [{}, {"README.md": (b"hello", False)}], ids=["empty", "with files"])
+@pytest.mark.parametrize("folder_is_there", [True, False])
+def test_a_public_repository_gets_nothing_that_was_not_meant_to_be_public(
+    server: MiniHub, folder: Path, tmp_path: Path, tree: Tree, folder_is_there: bool
+) -> None:
+    repo = public_repository(server, tree)
+    before = repo.branches["main"]
+    wanted = "is public, so everyone would see .*nothing was published; give --public if it is meant, or make the"
+    if folder_is_there:
+        refused(folder, wanted, update=True)
+    else:
+        with pytest.raises(ExportError, match=wanted):
+            hub.check(tmp_path / "none yet", "tester/model", update=True)
+    assert [path for method, path in server.log if method != "GET"] == []
+    assert repo.branches["main"] == before
+    hub.push(folder, "tester/model", private=False, update=True)
+    assert "config.json" in repo.tree("main")
+
+
+def test_a_private_repository_stays_private_and_that_is_said_before_the_upload(server: MiniHub, folder: Path) -> None:
+    hub.push(folder, "tester/model")
+    (folder / "config.json").write_text("[]")
+    notes: list[str] = []
+    hub.push(folder, "tester/model", private=False, update=True, note=notes.append)
+    assert notes == [
+        "tester/model: is private and stays so; its settings page changes that",
+        "tester/model: uploading 3 files",
+    ]
+    assert server.repos["tester/model"].private
+
+
+def test_a_new_repository_that_comes_out_public_gets_nothing(
+    server: MiniHub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def organisation(method: str, path: str) -> None:
+        if "tester/model" in server.repos:
+            server.repos["tester/model"].private = False
+
+    server.faults = [organisation]
+    refused(folder, "is public, so everyone would see")
+    assert commits(server) == 0
+
+
 def test_someone_elses_commit_meanwhile_is_not_overwritten(server: MiniHub, folder: Path) -> None:
     hub.push(folder, "tester/model")
 
@@ -161,6 +301,8 @@ def test_rights_are_asked_before_anything_is_sent(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", token)
     refused(folder, message, repo)
+    with pytest.raises(ExportError, match=message):
+        hub.check(folder, repo)
     assert not [path for method, path in server.log if method != "GET"]
 
 

@@ -193,6 +193,7 @@ def test_an_error_of_hf_xet_itself_is_told_without_its_text(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("Task error: http://store.example/x?Signature=secret")
 
+    (model / "config.json").write_text("{}")
     monkeypatch.setattr(hub.HfApi, "create_commit", broken)
     with pytest.raises(
         ExportError, match=r"http://store.example cannot be reached or answers wrong \(RuntimeError"
