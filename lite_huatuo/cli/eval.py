@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lite_huatuo.cli import terminal
+from lite_huatuo.errors import APIError
 
 if TYPE_CHECKING:
     from lite_huatuo.evaluation.targets import Writer
@@ -38,7 +40,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--store", type=FILE, default=Path("requests.sqlite"), help="An endpoint's request store.")
 @click.option("--budget", type=click.FloatRange(0), help="Dollars that the store may have spent in all.")
 @click.option("--to", "folder", type=FILE, help="Where to keep replies  [default: RUN/eval/STAGE, evaluations/TARGET]")
-@click.option("--overwrite", is_flag=True, help="Forget the replies that are kept.")
+@click.option("--overwrite", is_flag=True, help="Forget the replies that are kept, and ask anew.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads  [default: all cores but one]")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(target: str | None, words: tuple[str, ...], as_json: bool, list_them: bool, **options: Any) -> None:
@@ -101,7 +103,7 @@ def _evaluate(
     from lite_huatuo.cli.display import Display
     from lite_huatuo.evaluation import run, targets
 
-    with ExitStack() as stack:
+    with ExitStack() as stack, _without_overwriting_again(options["overwrite"]):
         writer, folder = _open(target, options, stack)
         stack.enter_context(lock.locked(folder, "eval"))
         sampling = targets.Sampling(
@@ -116,7 +118,19 @@ def _evaluate(
             )
             for name, each in chosen.items()
         }  # fmt: skip
+    if isinstance(writer, targets.EndpointWriter) and writer.replayed:
+        terminal.say(f"{writer.replayed:,} replies came from the request store {options['store']}: this evaluation had "
+                     "asked for them before; --overwrite asks anew", err=True)  # fmt: skip
     return report, folder
+
+
+@contextmanager
+def _without_overwriting_again(overwrite: bool) -> Iterator[None]:
+    """Tell, where an endpoint ended it, that what came is kept and would be forgotten by the same command."""
+    try:
+        yield
+    except APIError as error:
+        raise APIError(f"{error}{'; leave out --overwrite then' * overwrite}") from None
 
 
 def _open(target: str, options: dict[str, Any], stack: ExitStack) -> tuple[Writer, Path]:

@@ -119,13 +119,14 @@ class Teacher:
         for client in self._clients:
             await client.close()
 
-    async def ask(self, request: Request) -> str:
-        """Return the text of the reply, from the store where it is there.
+    async def ask(self, request: Request, salt: str = "") -> str:
+        """Return the text of the reply, from the store where it is there. Replies asked for with another `salt` are no
+        replies to this request.
 
         ReplyError: this request has no usable reply. APIError: no request will have one before something is changed.
         """
         body = completion.body(self.profile, request)
-        key = completion.key(body, request.sample)
+        key = completion.key(body, request.sample, salt)
         reply = self.store.get(key)
         if reply is not None:
             self.usage.replayed += 1

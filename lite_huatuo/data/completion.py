@@ -58,9 +58,11 @@ def body(profile: Profile, request: Request) -> dict[str, Any]:
     return {**result, **profile.extra}
 
 
-def key(content: dict[str, Any], sample: str) -> str:
-    """Return the hash under which the reply to a body is kept. Neither endpoint nor API key takes part in it."""
-    text = json.dumps([content, sample], sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+def key(content: dict[str, Any], sample: str, salt: str = "") -> str:
+    """Return the hash under which the reply to a body is kept. Neither endpoint nor API key takes part in it, so that
+    no reply is paid for twice; where it matters who replied, that is told by a `salt`."""
+    parts = [content, sample, salt] if salt else [content, sample]
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -2,7 +2,7 @@
 
     <folder>/<benchmark>.jsonl   {id, run, asked, options, shuffled, right, reply, tokens, stopped, readings, reading,
                                  correct, check}
-    <folder>/<benchmark>.settings.json
+    <folder>/<benchmark>.settings.json   and the salt that tells its requests from another evaluation's
     <folder>/report.json         {benchmark: summary}
 
 Where a run's evaluations stand: runs/<name>/eval/<stage>/, stage being base, sft or ppo.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from lite_huatuo.run_dir import STAGES, meant
 
 REPORT = "report.json"
 SETTINGS = ".settings.json"
+_SALT = "salt"
 ELSEWHERE = Path("evaluations")  # of what is no run
 _FIELDS = {"id", "run", "asked", "options", "shuffled", "right", "reply", "tokens", "stopped", "readings"}
 
@@ -54,12 +56,16 @@ def read_again(kept: Mapping[str, Any], rule: str) -> dict[str, Any]:
 
 
 class Predictions:
-    """The predictions of one benchmark in a folder; `open` refuses those that were made with other settings."""
+    """The predictions of one benchmark in a folder; `open` refuses those that were made with other settings.
+
+    `salt` is drawn when they are begun, and stays theirs however often they are gone on with.
+    """
 
     def __init__(self, folder: Path, benchmark: str) -> None:
         self.path = folder / f"{benchmark}.jsonl"
         self._settings = folder / f"{benchmark}{SETTINGS}"
         self.rows: dict[tuple[str, int], dict[str, Any]] = {}
+        self.salt = ""
 
     def open(self, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
         """Begin, or go on with what is kept. `settings` are all that changes a reply; `overwrite` forgets what was."""
@@ -68,15 +74,13 @@ class Predictions:
             if overwrite:
                 self.path.unlink(missing_ok=True)
                 self._settings.unlink(missing_ok=True)
-            if self._settings.exists() and self.path.exists():
-                self._same(settings)
-            elif self.path.exists():
-                raise RecordError(
-                    f"{self.path}: stands without {self._settings.name}, so nobody knows how it was made; "
-                    "begin again with --overwrite"
-                )
-            else:
-                jsonl.write_text(self._settings, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+            before = self._before()
+            if self.path.exists():
+                self._same(before, settings)
+            elif before is None or differences(before, settings):  # else a kill came before the first reply was kept
+                before = {**settings, _SALT: secrets.token_hex(8)}
+                jsonl.write_text(self._settings, json.dumps(before, indent=2, ensure_ascii=False) + "\n")
+            self.salt = str((before or {}).get(_SALT, ""))
         except OSError as error:
             raise RecordError(f"{self.path.parent}: cannot be written ({error.strerror})") from None
         jsonl.drop_torn_tail(self.path)
@@ -104,12 +108,22 @@ class Predictions:
             self.rows = fresh
             jsonl.write(self.path, fresh.values())
 
-    def _same(self, settings: Mapping[str, Any]) -> None:
-        """Refuse kept predictions that were made with other settings, and tell which."""
+    def _before(self) -> dict[str, Any] | None:
+        """Return the settings that stand beside the predictions, None where none can be read."""
         try:
-            before = json.loads(self._settings.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise RecordError(f"{self._settings}: damaged; begin again with --overwrite") from None
+            return dict(json.loads(self._settings.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def _same(self, before: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> None:
+        """Refuse kept predictions that were made with other settings, and tell which."""
+        if before is None and not self._settings.exists():
+            raise RecordError(
+                f"{self.path}: stands without {self._settings.name}, so nobody knows how it was made; "
+                "begin again with --overwrite"
+            )
+        if before is None:
+            raise RecordError(f"{self._settings}: damaged; begin again with --overwrite")
         differ = [f"{key}: {old} → {new}" for key, old, new in differences(before, settings)]
         if differ:
             raise RecordError(
@@ -119,8 +133,8 @@ class Predictions:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return (name, before, after) of every setting that differs."""
-    names = sorted({*before, *after})
+    """Return (name, before, after) of every setting that differs; a salt is none."""
+    names = sorted({*before, *after} - {_SALT})
     return [(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def evaluate(
     progress.start(f"{name}", len(asked))
     progress.advance(len(asked) - len(missing))
     if missing:
-        writer.write(missing, sampling, keep)
+        writer.write(missing, replace(sampling, salt=kept.salt), keep)
     kept.read_again(benchmark.rule)
     rows = [kept.rows[key] for each in asked if (key := (each.id, each.run)) in kept.rows]
     if not rows:

@@ -27,16 +27,19 @@ if TYPE_CHECKING:
 MOST_TOKENS = 1300  # of a reply where no recipe says; the published code's
 STEP = "eval"
 _PROFILE = "profile:"
+_SHAPING = {"reasoning_effort", "reasoning_tokens", "extra"}  # of a profile: what changes a reply, beside the model
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How replies are drawn; temperature 0 is greedy."""
+    """How replies are drawn; temperature 0 is greedy. `salt` changes no reply: it tells evaluations apart in a request
+    store, where what one student said must not stand for what another would say."""
 
     temperature: float
     top_p: float
     max_tokens: int
     seed: int
+    salt: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,14 +121,24 @@ class LocalWriter:
 
 
 class EndpointWriter:
-    """A model behind an OpenAI-compatible address. Every reply is in a request store before it is used."""
+    """A model behind an OpenAI-compatible address. Every reply is in a request store before it is used.
+
+    Under one name another student may be served, at another address or at the same one: a kept reply is used again by
+    the evaluation that asked for it and by no other.
+    """
 
     def __init__(self, profile: Profile, store: Path, stack: ExitStack, *, budget: float | None = None) -> None:
         self.profile = profile
-        self.identity = {"model": profile.model, "endpoint": profile.name}
+        self.identity = {"model": profile.model, "endpoint": profile.name, "address": profile.base_url}
+        self.identity.update(profile.model_dump(include=_SHAPING, exclude_defaults=True))
         self.max_tokens = MOST_TOKENS
         self._room, self._teacher = judge_room.enter(store, profile, budget, None)
         stack.callback(judge_room.leave, self._room, self._teacher)
+
+    @property
+    def replayed(self) -> int:
+        """How many replies came from the request store."""
+        return self._teacher.usage.replayed
 
     def write(self, asks: Sequence[Ask], sampling: Sampling, keep: Keep) -> None:
         """Ask as many at one time as the profile allows; each reply is kept when it comes."""
@@ -153,13 +166,14 @@ class EndpointWriter:
         sample = f"{sampling.seed}/{ask.run}" if sampling.temperature else ""
         temperature = sampling.temperature if self.profile.temperature else None
         request = Request(STEP, ask.prompt, sampling.max_tokens, temperature=temperature, sample=sample)
+        salt = f"{self.profile.base_url} {sampling.salt}"
         try:
-            await self._teacher.ask(request)
+            await self._teacher.ask(request, salt)
         except Unusable:
             pass  # cut, refused or empty: what it says is in the store
         except ReplyError as error:
             return Written("", None, False, failure=str(error))
-        reply = self._room.store.get(completion.key(completion.body(self.profile, request), sample))
+        reply = self._room.store.get(completion.key(completion.body(self.profile, request), sample, salt))
         assert reply is not None, "a reply is kept before it is used"
         return Written(reply.text, reply.usage.output or None, reply.finish != "length")
 

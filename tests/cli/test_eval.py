@@ -152,6 +152,71 @@ def test_an_endpoint_is_asked_once_and_odd_replies_count(run, questions: str) ->
     assert found["accuracy"] in (4 / 8, 5 / 8)  # what was cut may have been said before
 
 
+def letters(folder: str) -> set[str]:
+    return {row["reading"] for row in lines(Path(folder) / "medqa.jsonl")}
+
+
+def test_what_one_student_said_never_stands_for_another(run, questions: str) -> None:
+    """Another student under the same name, at another address or at the same one, whose replies the store holds."""
+
+    def ask(to: str, *words: str) -> tuple[int, str]:
+        code, _, err = run("eval", server.url, "--set", "model=m", "--benchmark", questions, "--to", to, *words)
+        return code, err
+
+    with ScriptedServer(lambda request: "The answer is A.") as server:
+        assert ask("first")[0] == 0
+        server.reply = lambda request: "The answer is C."  # a student trained on, behind the same address
+        assert ask("retrained")[0] == 0
+        assert ask("first", "--overwrite")[0] == 0
+        assert sum(server.calls.values()) == 24
+    assert letters("retrained") == letters("first") == {"C"}
+    with ScriptedServer(lambda request: "The answer is B.") as server:
+        code, err = ask("first")
+        assert (code, sum(server.calls.values())) == (1, 0)
+        assert "target.address: http://127.0.0.1:" in err
+        assert f"→ {server.url}" in err
+        assert ask("other")[0] == 0
+        assert ask("first", "--overwrite")[0] == 0
+        assert sum(server.calls.values()) == 16
+        assert run("compare", "retrained", "other")[1].count("salt") == 0
+    assert letters("other") == letters("first") == {"B"}
+
+
+def test_paid_replies_that_a_kill_kept_from_the_folder_are_told_and_not_paid_again(run, questions: str) -> None:
+    with ScriptedServer(lambda request: "The answer is B.") as server:
+        words = ("eval", server.url, "--set", "model=m", "--benchmark", questions, "--to", "served")
+        _, whole, err = run(*words)
+        assert "request store" not in err
+        kept = Path("served/medqa.jsonl")
+        for rows in (3, 0):  # a kill between the store's commit and the folder's; one before the first of these
+            kept.write_text("".join(kept.read_text().splitlines(keepends=True)[:rows]))
+            if not rows:
+                kept.unlink()
+            code, out, err = run(*words)
+            assert (code, out) == (0, whole)
+            assert f"{8 - rows} replies came from the request store requests.sqlite" in err
+        assert sum(server.calls.values()) == 8
+
+
+def test_what_an_endpoint_ended_goes_on_without_overwrite(run, questions: str) -> None:
+    with ScriptedServer(lambda request: "B", faults=lambda request, attempt: "402" if ended else None) as server:
+        words = ("eval", server.url, "--set", "model=m", "--benchmark", questions, "--to", "served", "--limit")
+        ended = False
+        assert run(*words, 2)[0] == 0
+        ended = True
+        code, _, err = run(*words, 4, "--overwrite")
+        assert (code, "no credit; leave out --overwrite then" in err) == (1, True)
+        assert "--overwrite" not in run(*words, 4)[2]
+
+
+def test_other_ways_to_ask_the_same_model_are_refused(run, questions: str) -> None:
+    with ScriptedServer(lambda request: "The answer is B.") as server:
+        words = ("eval", server.url, "--set", "model=m", "--benchmark", questions, "--to", "served")
+        assert run(*words)[0] == 0
+        code, _, err = run(*words, "--set", "extra={thinking: true}")
+    assert (code, "target.extra: None → {'thinking': True}" in err) == (1, True)
+
+
 def test_a_wrong_address_is_told(run, questions: str) -> None:
     code, _, err = run("eval", "http://127.0.0.1:9/v1", "--set", "model=m", "--benchmark", questions)
     assert code == 1
