@@ -27,6 +27,7 @@ import yaml
 from tests import mini_xet
 from tests.mini_hub_repo import HubError, Repo, entry, git_oid, list_folder
 
+SIGNED = "Signature=signed-for-one-reader"  # of the addresses from which large files are read
 DATE = "2026-01-01T00:00:00.000Z"
 
 
@@ -276,7 +277,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.blobs[oid] = data
         linked = {"X-Linked-Size": str(len(data)), "X-Linked-ETag": f'"{oid}"'}
         headers |= mini_xet.link(self, repo, commit, oid)
-        self.answer(b"", 302, {**headers, **linked, "Location": f"{self.server.store_url}/_lfs/{oid}"})
+        self.answer(b"", 302, {**headers, **linked, "Location": f"{self.server.store_url}/_lfs/{oid}?{SIGNED}"})
 
     def get_blob(self, oid: str) -> None:
         self.answer_part(self.server.blobs[oid], oid)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from huggingface_hub import HfApi, get_safetensors_metadata, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub import HfApi, get_safetensors_metadata, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+)
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -35,6 +41,10 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 CHUNK = 1 << 19  # elements of a tensor that are worked on at once: 2 MiB in float32, which caches hold
+
+
+class _AbsentError(ExportError):
+    """The Hub has no such file."""
 
 
 class Info(NamedTuple):
@@ -78,13 +88,7 @@ def find(source: str, revision: str | None, fetched: Path | None = None) -> Base
     if fetched is not None and not Path(source).is_dir():
         commit, shards = _remote(source, revision)
         return BaseFiles(source, commit, shards, fetched)
-    if Path(source).is_dir():
-        names = _names(Path(source))
-    else:
-        try:
-            names = _index_names(_download(source, revision, INDEX, None))
-        except ExportError:
-            names = [WEIGHTS]
+    names = _names(Path(source)) if Path(source).is_dir() else _hub_names(source, revision)
     return BaseFiles(source, revision, {name: header(_path(source, revision, name)) for name in names}, None)
 
 
@@ -98,14 +102,24 @@ def header(path: Path) -> dict[str, Info]:
         raise ExportError(f"{path}: cannot be read as safetensors ({error})") from None
 
 
-def rows(path: Path, name: str, start: int, stop: int, dtype: torch.dtype | None = None) -> Tensor:
-    """Return rows of a tensor, all of a scalar, as `dtype` or as stored.
+def rows(
+    path: Path,
+    name: str,
+    start: int,
+    stop: int,
+    dtype: torch.dtype | None = None,
+    *,
+    held: torch.dtype | None = None,
+) -> Tensor:
+    """Return rows of a tensor, all of a scalar, as `dtype` or as stored; floats are first rounded to `held`, if given.
 
     The file is opened anew each time and its bytes are copied once, so that no page stays mapped.
     """
     with safe_open(path, "pt") as file:
         part = file.get_slice(name)
         found = part[start:stop] if part.get_shape() else file.get_tensor(name)
+        if held is not None and found.is_floating_point():
+            found = found.to(held)
         return found.to(dtype or found.dtype, copy=True)
 
 
@@ -124,6 +138,18 @@ def _names(folder: Path) -> list[str]:
     if (folder / WEIGHTS).is_file():
         return [WEIGHTS]
     raise ExportError(f"{folder}: holds no {WEIGHTS} and no {INDEX}; only safetensors weights are read")
+
+
+def _hub_names(source: str, revision: str | None) -> list[str]:
+    """Return the shards of a Hub model: those of its index; one file where the Hub says that there is no index."""
+    try:
+        return _index_names(_download(source, revision, INDEX, None))
+    except _AbsentError:
+        return [WEIGHTS]
+    except ExportError:
+        if isinstance(try_to_load_from_cache(source, WEIGHTS, revision=revision), str):
+            return [WEIGHTS]  # the Hub does not answer, and what was fetched before is one file
+        raise
 
 
 def _index_names(path: Path) -> list[str]:
@@ -149,6 +175,8 @@ def _download(source: str, revision: str | None, name: str, folder: Path | None)
     """Return a Hub file in the cache, or in `folder`."""
     try:
         return Path(hf_hub_download(source, name, revision=revision, local_dir=folder))
+    except RemoteEntryNotFoundError:
+        raise _AbsentError(f"{source}: {name}: there is no such file on the Hub; only safetensors are read") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, RuntimeError) as error:
         # RuntimeError: what hf_xet raises where its store breaks
         raise ExportError(f"{source}: {name}: cannot be fetched from the Hub ({_first_line(error)})") from None
@@ -178,4 +206,6 @@ def _info(path: Path | str, name: str, shape: list[int], dtype: str) -> Info:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    """Return what an error says, or what it came from; without the queries of addresses, which may be signed."""
+    cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
+    return re.sub(r"(https?://[^\s?'\"<>]*)\?[^\s'\"<>]*", r"\1", str(cause or error).strip().split("\n")[0])

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from lite_huatuo.errors import ExportError
 from lite_huatuo.export import base_files, plan, shard_writer
 from lite_huatuo.export.base_files import Info
+from tests.mini_hub import MiniHub
+from tests.mini_hub_repo import Repo
 
 TYPES = [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool]
 SHAPES = st.lists(st.integers(1, 5), max_size=3).map(tuple)
@@ -84,3 +88,49 @@ def test_a_base_without_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(ExportError, match="cannot be read as safetensors"):
         base_files.find(str(tmp_path), None)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[MiniHub]:
+    """A Hub with tester/one, a model in one file, that is asked once; nothing is in the cache."""
+    with MiniHub() as running:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", running.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", running.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        monkeypatch.setenv("HF_TOKEN", "hf_test")
+        repo = running.repos["tester/one"] = Repo("tester/one", private=False)
+        weights = save({"t": torch.zeros(500)})
+        repo.commit("main", "weights", {base_files.WEIGHTS: (weights, True)}, repo.branches["main"])
+        yield running
+
+
+def test_a_hub_model_without_an_index_is_one_file(server: MiniHub) -> None:
+    assert list(base_files.find("tester/one", None).shards) == [base_files.WEIGHTS]
+    server.faults = [lambda method, path: 503 if base_files.INDEX in path else None]
+    assert list(base_files.find("tester/one", None).shards) == [base_files.WEIGHTS], "it is in the cache"
+
+
+def test_a_hub_that_does_not_tell_of_an_index_is_told_as_such(server: MiniHub) -> None:
+    server.faults = [lambda method, path: 503 if base_files.INDEX in path else None]
+    with pytest.raises(ExportError, match=rf"tester/one: {base_files.INDEX}: cannot be fetched from the Hub \(.*503"):
+        base_files.find("tester/one", None)
+    assert not [path for _, path in server.log if path.rpartition("/")[2] == base_files.WEIGHTS]
+
+
+def test_a_hub_model_without_safetensors_is_told_as_such(server: MiniHub) -> None:
+    repo = server.repos["tester/one"]
+    repo.commit("main", "pickled", {"pytorch_model.bin": (b"x", False)}, repo.branches["main"])
+    with pytest.raises(ExportError, match=r"model.safetensors: there is no such file on the Hub; only safetensors are"):
+        base_files.find("tester/one", None)
+
+
+def test_the_signed_part_of_an_address_is_not_told(server: MiniHub) -> None:
+    server.faults = [lambda method, path: 500 if path.startswith("/_lfs/") else None]
+    with pytest.raises(ExportError, match=r"cannot be fetched from the Hub \(.*500.*/_lfs/") as told:
+        base_files.find("tester/one", None)
+    assert "Signature" not in str(told.value)
