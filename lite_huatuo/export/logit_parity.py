@@ -29,10 +29,10 @@ def compare(folder: Path, adapter: Path, *, base: Log, onto: str, dtype: str) ->
     if need > free:
         have = f"{free / 2**30:.1f} are available on {device}"
         return {"logits": f"not compared: needs {need / 2**30:.1f} GiB of memory, {have}"}
-    base = {**base, "compute_dtype": "float32", "backend": "plain", "keep_dequantised": False}
+    base = {"quantization": "nf4", **base, "backend": "plain", "keep_dequantised": False}
     trained = _with_adapter(base, adapter)
-    same_base = onto == "trained" or base.get("quantization") == "none"
-    unmerged = trained if same_base else _with_adapter({**base, "quantization": "none"}, adapter)
+    stored = {**base, "quantization": "none", "compute_dtype": "float32"}
+    unmerged = trained if onto == "trained" else _with_adapter(stored, adapter)
     attention = base.get("attention", "sdpa")
     found = _alone(
         backends.load(str(folder), quantization="none", compute_dtype="float32", backend="plain", attention=attention)
@@ -69,8 +69,12 @@ def _parameters(folder: Path) -> int:
 
 
 def _with_adapter(base: Log, adapter: Path) -> Answers:
-    """Return the answers of a base with the unmerged adapter."""
-    shared = SharedBase.from_adapters(backends.load(**base), {"actor": adapter}, ())
+    """Return the answers of a base with the unmerged adapter: the weights that its compute type gives, in float32."""
+    loaded = backends.load(**base)
+    if base["quantization"] != "none":
+        loaded.model.dequantize()
+    loaded.model.float()
+    shared = SharedBase.from_adapters(loaded, {"actor": adapter}, ())
     with shared.using("actor"):
         return parity.ask(shared.causal, shared.tokenizer)
 

@@ -1,8 +1,9 @@
 """Merge a run's actor into 16-bit weights, tensor by tensor. Never into 4-bit ones: that erases what was learned.
 
 Two promises. `base`: the original 16-bit base plus the adapter, the better general model, close to what was trained.
-`trained`: the dequantised 4-bit base plus the adapter, exactly the model that was trained. Sums are made in float32 and
-rounded once. Memory holds some rows of one tensor (`trained`: and that tensor in 4 bit), never the model.
+`trained`: the dequantised 4-bit base plus the adapter, exactly the model that was trained: what the loader rounds to
+its own type is rounded so. Sums are made in float32 and rounded once. Memory holds some rows of one tensor (`trained`:
+and that tensor in 4 bit), never the model.
 
 Work is done in `.exporting-<name>` beside the result and renamed when it is whole and proven. A killed export goes on
 from the shards that were finished.
@@ -23,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lite_huatuo import jsonl
+from lite_huatuo import __version__, jsonl
 from lite_huatuo.errors import ExportError
 from lite_huatuo.export import base_files, four_bit, logit_parity, plan, shard_writer, side_files, tensor_parity
 from lite_huatuo.export.adapter_file import AdapterFile
@@ -31,7 +32,7 @@ from lite_huatuo.export.base_files import BaseFiles
 from lite_huatuo.export.four_bit import FourBit
 from lite_huatuo.export.network import Network, describe
 from lite_huatuo.export.plan import Made, OutShard
-from lite_huatuo.models import gguf
+from lite_huatuo.models import backends, gguf
 
 Log = dict[str, Any]
 STATE, FETCHED = "state.json", ".fetched"
@@ -40,13 +41,15 @@ REPORT = "export.json"
 
 @dataclass(frozen=True)
 class Job:
-    """Everything an export does, known before it begins. `four_bit`: {weight: double quantization}."""
+    """Everything an export does, known before it begins. `four_bit`: {weight: double quantization}; `held`: the type in
+    which the loader held the base, None where the promise is the base as it is stored."""
 
     adapter: AdapterFile
     network: Network
     files: BaseFiles
     planned: list[OutShard]
     four_bit: dict[str, bool]
+    held: torch.dtype | None
     fingerprint: str
 
 
@@ -68,9 +71,11 @@ def prepare(
     quantised = onto == "trained" and base.get("quantization", "nf4") != "none"
     names = network.quantised - saved.replaced if quantised else frozenset()
     double = bool(base.get("double_quantization", True))
-    identity = [saved.digest(), onto, dtype, limit, double, quantised, files.source, files.revision, _ages(files)]
+    held = backends.torch_dtype(base.get("compute_dtype", "auto")) if onto == "trained" else None
+    identity = [__version__, saved.digest(), onto, dtype, limit, double, quantised, held]
+    identity += [files.source, files.revision, _ages(files)]
     fingerprint = hashlib.sha256(json.dumps(identity, default=str).encode()).hexdigest()
-    return Job(saved, network, files, planned, dict.fromkeys(sorted(names), double), fingerprint)
+    return Job(saved, network, files, planned, dict.fromkeys(sorted(names), double), held, fingerprint)
 
 
 def export(
@@ -123,17 +128,19 @@ def export(
     return figures
 
 
-def pieces(name: str, made: Made, path: Path, adapter: AdapterFile, double: bool | None) -> Iterator[Tensor]:
-    """Yield the rows of one exported tensor; `double` is None where the base's tensor is taken as it is stored."""
+def pieces(
+    name: str, made: Made, path: Path, adapter: AdapterFile, double: bool | None, held: torch.dtype | None
+) -> Iterator[Tensor]:
+    """Yield the rows of one exported tensor; `double` is None where the base's tensor is not quantised."""
     lora = adapter.lora(name) if name in adapter.loras else None
     whole = adapter.replacement(name) if name in adapter.replaced else None
     kept = None if lora is None and double is None else torch.float32
-    stored = partial(base_files.rows, path, made.source, dtype=kept)
+    stored = partial(base_files.rows, path, made.source, dtype=kept, held=held)
     cuts = list(base_files.spans(made.info.shape)) if double is None else four_bit.cuts(made.info.shape)
     packed = None if double is None else FourBit((stored(*cut) for cut in cuts), double_quantization=double)
     for start, stop in cuts:
         if packed is not None:
-            rows = packed.rows(start, stop)
+            rows = packed.rows(start, stop).to(held or torch.float32)
         else:
             rows = stored(start, stop) if whole is None else whole[start:stop]
         yield (rows if lora is None else lora.merged(rows.float(), start)).to(made.info.dtype)
@@ -148,26 +155,24 @@ def _merge(work: Path, job: Job, done: Log, note: Callable[[str], None]) -> Log:
         digest = shard_writer.write(
             part, {name: made.info for name, made in shard.tensors.items()}, _all_pieces(shard, source, job)
         )
-        checked = _proven(work, lambda: tensor_parity.check(part, shard, source, job.adapter, job.four_bit))  # noqa: B023
+        checked = _proven(work, partial(tensor_parity.check, part, shard, source, job.adapter, job.four_bit, job.held))
         os.replace(part, work / shard.name)
         done[shard.name] = {"sha256": digest, **checked._asdict()}
         jsonl.write_text(work / STATE, json.dumps({"fingerprint": job.fingerprint, "shards": done}) + "\n")
         note(f"{number}/{len(job.planned)} {shard.name}: {checked.tensors} tensors, {checked.merged} of them merged")
         if number == len(job.planned) or job.planned[number].base_shard != shard.base_shard:
             job.files.done(shard.base_shard)
-    worst = max(done.values(), key=lambda found: found["worst"])
     return {
         "tensors": sum(found["tensors"] for found in done.values()),
         "tensors_merged": sum(found["merged"] for found in done.values()),
-        "worst_tensor_error": worst["worst"],
-        "worst_tensor": worst["worst_tensor"],
+        "neighbours": sum(found["neighbours"] for found in done.values()),
         "sha256": {name: found["sha256"] for name, found in sorted(done.items())},
     }
 
 
 def _all_pieces(shard: OutShard, source: Path, job: Job) -> Iterator[Tensor]:
     for name, made in shard.tensors.items():
-        yield from pieces(name, made, source, job.adapter, job.four_bit.get(name))
+        yield from pieces(name, made, source, job.adapter, job.four_bit.get(name), job.held)
 
 
 def _proven(work: Path, check: Callable[[], Any]) -> Any:

@@ -1,7 +1,8 @@
 """The base of a run: what the run began with is what it goes on with, is asked with and is exported onto.
 
 The first stage that loads the base keeps in <run>/base.json what it was: the commit of one from the Hub, the name of a
-dequantised GGUF file (which holds its digest), a digest of samples of the weights of one in a folder.
+dequantised GGUF file (which holds its digest), a digest of samples of the weights of one in a folder; and the type in
+which this machine computed with it, which training goes on with. Others may ask the run in a type of their own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from lite_huatuo.models import backends, gguf
 from lite_huatuo.models.backends import LoadedBase
 from lite_huatuo.run_dir import RunDir
 
-FACTS = "base.json"
+FACTS, DTYPE = "base.json", "compute_dtype"
 
 
 def section(run: RunDir, base: dict[str, Any]) -> dict[str, Any]:
@@ -23,16 +24,25 @@ def section(run: RunDir, base: dict[str, Any]) -> dict[str, Any]:
     return base if commit is None else {**base, "revision": commit}
 
 
+def as_trained(run: RunDir, base: dict[str, Any]) -> dict[str, Any]:
+    """Return `section` with the type that the run was trained in, where "auto" may be another one here."""
+    return {**section(run, base), DTYPE: run.facts(FACTS).get(DTYPE, base[DTYPE])}
+
+
 def load(run: RunDir, *, first: bool = False, **arguments: Any) -> LoadedBase:
     """Load the run's base; CheckpointError where it is another one by now. `first`: keep what it is, if nobody has.
 
     The arguments are those of `backends.load`.
     """
     loaded = backends.load(**section(run, arguments))
-    if first:
+    kept = run.facts(FACTS)
+    if not first:
+        _compare(run, of(loaded))
+    elif kept and DTYPE not in kept:  # of an earlier version
         run.remember(FACTS, of(loaded))
     else:
-        run.compare(FACTS, of(loaded))
+        dtype = str(backends.torch_dtype(arguments.get(DTYPE, "auto"))).removeprefix("torch.")
+        run.remember(FACTS, {**of(loaded), DTYPE: dtype})
     return loaded
 
 
@@ -45,7 +55,7 @@ def check(run: RunDir, base: dict[str, Any]) -> None:
     """Hold a base in a folder against the run's without loading it. One from the Hub is asked for by its commit."""
     folder = gguf.resolve(base["model"], base.get("fallback"))
     if Path(folder).is_dir():
-        run.compare(FACTS, identity(folder))
+        _compare(run, identity(folder))
 
 
 def identity(folder: str, commit: str | None = None) -> dict[str, str]:
@@ -55,6 +65,11 @@ def identity(folder: str, commit: str | None = None) -> dict[str, str]:
     if Path(folder).parent == gguf.cache_dir() / "gguf":
         return {"gguf": Path(folder).name}
     return {"weights": _samples(Path(folder))}
+
+
+def _compare(run: RunDir, found: dict[str, str]) -> None:
+    """Hold an identity against the run's, whatever type it is computed in."""
+    run.compare(FACTS, {**{name: value for name, value in run.facts(FACTS).items() if name == DTYPE}, **found})
 
 
 def _samples(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -72,6 +73,27 @@ def test_a_run_that_kept_nothing_is_used_as_it_is(run: RunDir, recipe: Recipe, b
     change(base)
     run_base.load(run, **recipe.base.model_dump())
     assert not (run.path / run_base.FACTS).exists(), "only training writes into a run"
+
+
+def test_the_type_a_run_was_trained_in_is_kept(run: RunDir, recipe: Recipe) -> None:
+    """Training goes on in it, an export is made from it; asking the run in another one is free."""
+    base = {**recipe.base.model_dump(), "compute_dtype": "float32"}
+    facts = json.loads((run.path / run_base.FACTS).read_text())
+    (run.path / run_base.FACTS).write_text(json.dumps({**facts, "compute_dtype": "bfloat16"}))
+    assert run_base.as_trained(run, base)["compute_dtype"] == "bfloat16"
+    run_base.load(run, **base)
+    run_base.check(run, base)
+    with pytest.raises(CheckpointError, match=r"compute_dtype: 'bfloat16' → 'float32'"):
+        run_base.load(run, first=True, **base)
+
+
+def test_a_run_of_before_goes_on_in_any_type(run: RunDir, recipe: Recipe) -> None:
+    path, base = run.path / run_base.FACTS, recipe.base.model_dump()
+    facts = json.loads(path.read_text())
+    del facts["compute_dtype"]
+    path.write_text(json.dumps(facts))
+    run_base.load(run, first=True, **base)
+    assert run_base.as_trained(run, base) == base
 
 
 def test_a_gguf_file_is_told_by_the_digest_in_its_folders_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,11 @@ from lite_huatuo.export.four_bit import FourBit
 
 def layers_own(weight: torch.Tensor, double: bool) -> torch.Tensor:
     """Return what a layer of bitsandbytes that quantised this weight computes with."""
-    return tensor_parity._dequantised(tensor_parity._linear_4bit(weight.clone(), double))
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Params4bit
+
+    packed = Params4bit(weight.clone(), requires_grad=False, compress_statistics=double, quant_type="nf4").to("cpu")
+    return dequantize_4bit(packed.data, packed.quant_state)
 
 
 @settings(max_examples=40)
