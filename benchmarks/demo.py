@@ -20,8 +20,8 @@ import torch
 
 from lite_huatuo import jsonl
 from lite_huatuo import recipe as recipes
-from lite_huatuo.cli.results import ROWS, cells
-from lite_huatuo.run_dir import RunDir
+from lite_huatuo.cli.results import cells
+from lite_huatuo.run_dir import STAGES, RunDir
 from lite_huatuo.training import heldout, ppo, sft
 
 
@@ -77,7 +77,7 @@ def main() -> None:
         return
     print("| seed | | well-formed | mean score | verified right | mean reply length |\n|---|---|---|---|---|---|")
     for seed, report in reports.items():
-        for key, label in ROWS.items():
+        for key, label in STAGES.items():
             print(f"| {seed} | {label} | {' | '.join(cells(report[key]))} |")
     if arguments.trunk:
         for seed in arguments.seeds:
@@ -85,7 +85,7 @@ def main() -> None:
             print(f"| {seed} | SFT + PPO, critic on a trunk | {' | '.join(cells(report['ppo']))} |")
             for name in (f"seed-{seed}", f"seed-{seed}-trunk-{arguments.trunk}"):
                 print(f"{name}: {explained(arguments.runs / name)}", file=sys.stderr)
-    for key, label in ROWS.items():
+    for key, label in STAGES.items():
         scores = [report[key]["score"] for report in reports.values()]
         formed = [report[key]["well_formed"] / report[key]["problems"] for report in reports.values()]
         print(
