@@ -105,6 +105,7 @@ def export(
     try:
         done = _resume(work, job)
         _check_space(work, job, done)
+        _check_ties(job)
         figures = {"onto": onto, "dtype": dtype, **_merge(work, job, done, note)}
         side_files.write(work, job.network, job.planned, base=base, folder=job.files.source, dtype=dtype)
         if low_disk and not Path(job.files.source).is_dir():
@@ -211,6 +212,21 @@ def _check_space(work: Path, job: Job, done: Log) -> None:
     free = shutil.disk_usage(work).free
     if needed > free:
         raise ExportError(f"{work.parent}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; choose another")
+
+
+def _check_ties(job: Job) -> None:
+    """Refuse a base that says two tensors are one and stores another second one: transformers then takes both."""
+    places = {name: shard for shard, tensors in job.files.shards.items() for name in tensors}
+    for output, shared in job.network.tied.items():
+        if not {output, shared} <= set(places):
+            continue
+        one, other = (job.files.path(places[name]) for name in (output, shared))
+        for span in base_files.spans(job.files.shards[places[shared]][shared].shape):
+            if not torch.equal(base_files.rows(one, output, *span), base_files.rows(other, shared, *span)):
+                raise ExportError(
+                    f"{job.files.source}: {output} is not {shared}, though config.json says that they are one "
+                    "(tie_word_embeddings); say false there, as the base is loaded with both"
+                )
 
 
 def _ages(files: BaseFiles) -> list[Any]:

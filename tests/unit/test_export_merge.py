@@ -272,6 +272,25 @@ def test_adapters_of_another_kind_are_refused(
         AdapterFile(tmp_path / "adapter")
 
 
+def test_a_head_that_only_seems_tied_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    """transformers takes both where they differ, whatever the configuration says; the run was trained so."""
+    from safetensors.torch import load_file, save_file
+
+    base = tmp_path / "base"
+    tied = AutoModelForCausalLM.from_pretrained(bases["tied"])
+    tied.save_pretrained(base)
+    make_tokenizer(["fever and rash"], 300).save_pretrained(base)
+    weights = load_file(base / "model.safetensors")
+    head = weights["model.embed_tokens.weight"].clone()
+    save_file({**weights, "lm_head.weight": head}, base / "model.safetensors", metadata={"format": "pt"})
+    adapted(base, tmp_path / "adapter", target_modules=["q_proj"])
+    export(base, tmp_path / "adapter", tmp_path / "same")
+    head[-1] += 1
+    save_file({**weights, "lm_head.weight": head}, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ExportError, match=r"lm_head.weight is not model.embed_tokens.weight, though config.json says"):
+        export(base, tmp_path / "adapter", tmp_path / "model")
+
+
 def test_another_base_is_told_by_its_missing_tensor(bases: dict[str, Path], tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
