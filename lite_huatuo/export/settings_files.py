@@ -1,8 +1,8 @@
 """The JSON beside the weights, for transformers 4 and 5: the base's own, changed where the export changed the model.
 
 transformers 5 would write it anew in a form of its own, which transformers 4 (that of many vLLM and SGLang) reads as
-another model without a word: it knows `rope_theta` and `rope_scaling`, not `rope_parameters`. So what the base published
-is carried along, and where the base itself was saved by transformers 5, the older words are put beside the newer ones.
+another model without a word: it knows `rope_theta` and `rope_scaling`, not `rope_parameters`. So what the base
+published is carried along; where the base itself was saved by transformers 5, the older words stand beside the newer.
 """
 
 from __future__ import annotations
