@@ -13,8 +13,8 @@ from lite_huatuo.errors import ExportError
 
 FIGURES = (
     "{to}: {dtype}, merged onto {onto}\n"
-    "tensors: all {tensors} as base + unmerged adapter gives them ({tensors_merged} merged); largest error {share:.0%} "
-    "of what rounding may cost\n"
+    "tensors: all {tensors} are base + adapter, rounded once ({tensors_merged} of them as peft merges them; "
+    "{neighbours} elements rounded to the other neighbour)\n"
 )
 COMPARED = (
     "KL to base + unmerged adapter: {kl_to_unmerged:.2e} nats a token (tolerance {tolerance:.0e}), same first choice "
@@ -82,6 +82,7 @@ def command(folder: Path, to: Path, repo: str | None, dry_run: bool, as_json: bo
     stage = options["stage"] or run.actor().parent.parent.name
     quiet_libraries()
     from lite_huatuo.cli import export_steps, gate  # bring torch
+    from lite_huatuo.export import hub
 
     request = export_steps.Request(
         run=run,
@@ -104,14 +105,14 @@ def command(folder: Path, to: Path, repo: str | None, dry_run: bool, as_json: bo
         terminal.say(f"warning: {line}", err=True)
     if repo is not None and below and not options["push_below_base"]:
         raise ExportError(f"--push {repo}: the student is below its base; give --push-below-base if you mean it")
+    target: dict[str, Any] = {"private": not options["public"], "update": options["update"]}
+    target |= {"revision": options["branch"], "tag": options["tag"]}
+    if repo is not None:
+        hub.check(to, repo, **target)
     with lock.locked(to, "export"):
         figures = export_steps.make(request, again=repo is not None)
         if repo is not None:
-            figures["commit"] = export_steps.publish(
-                request,
-                private=not options["public"],
-                update=options["update"], revision=options["branch"], tag=options["tag"],
-            )  # fmt: skip
+            figures["commit"] = export_steps.publish(request, figures, **target)
     terminal.say(json.dumps(figures) if as_json else text(to, figures))
 
 
@@ -121,7 +122,7 @@ def text(to: Path, figures: dict[str, Any]) -> str:
         said = f"{to}: the adapter, {figures['tensors']} tensors\n"
         said += "".join(f"vLLM will not serve it beside its base: {why}\n" for why in figures["vllm"])
     else:
-        said = FIGURES.format(to=to, share=figures["worst_tensor_error"], **figures)
+        said = FIGURES.format(to=to, **figures)
         compared = figures["logits"] == "compared"
         said += COMPARED.format(**figures) if compared else f"answers: {figures['logits']}\n"
         said += f"talk to it: lite-huatuo chat {shlex.quote(str(to))}\n"

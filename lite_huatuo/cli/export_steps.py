@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from lite_huatuo import jsonl
 from lite_huatuo.cli import terminal
 from lite_huatuo.errors import ExportError, LiteHuatuoError
 from lite_huatuo.export import (
+    adapter_file,
     adapter_folder,
     card_facts,
     curves,
@@ -23,10 +28,16 @@ from lite_huatuo.export import (
     merge,
     model_card,
     plan,
+    shard_writer,
 )
-from lite_huatuo.models import run_base
+from lite_huatuo.models import gguf, run_base
+from lite_huatuo.models import tokenizer as tokenizers
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
+
+CARD = "README.md"
+BYTES = {"f16": 2, "q8_0": 34 / 32}  # of an element in a GGUF file; 1-dimensional tensors stay float32
+LONG = 10**9  # bytes from which reading files is told
 
 
 @dataclass(frozen=True)
@@ -52,8 +63,8 @@ class Request:
 
     @property
     def base(self) -> dict[str, Any]:
-        """The recipe's base section, with the commit that the run began with."""
-        return run_base.section(self.run, self.recipe.base.model_dump())
+        """The recipe's base section, with the commit that the run began with and the type it was trained in."""
+        return run_base.as_trained(self.run, self.recipe.base.model_dump())
 
     def counts(self) -> dict[str, int]:
         """Return how much data the run was given, as it is found now; empty where it cannot be read any more."""
@@ -86,7 +97,9 @@ def show_plan(request: Request, *, public: bool) -> None:
     if request.only_adapter:
         sizes = {path.name: path.stat().st_size for path in sorted(request.adapter.iterdir())}
     else:
-        sizes = plan.file_sizes(merge.prepare(request.adapter, request.to, **request.merging()).planned)
+        modelfile = _modelfile(request)
+        sizes = _sizes(request, merge.prepare(request.adapter, request.to, **request.merging()))
+        sizes |= {"Modelfile": len(modelfile.encode())} if modelfile is not None else {}
     for name, size in sizes.items():
         terminal.say(f"{readable(size):>10}  {name}")
     terminal.say(f"{readable(sum(sizes.values())):>10}  in all, beside configuration, tokenizer and card")
@@ -101,54 +114,113 @@ def make(request: Request, *, again: bool) -> dict[str, Any]:
         return _there_already(request)
     if request.only_adapter:
         return adapter_folder.export(request.adapter, request.to, base=request.base, finish=finisher(request))
+    if not request.to.exists():
+        _modelfile(request)
+        _check_space(request)
     return merge.export(
         request.adapter, request.to, **request.merging(), logits=request.logits, note=say, finish=finisher(request)
     )
 
 
-def publish(request: Request, **options: Any) -> str:
-    """Push the exported folder; return the commit's address."""
+def publish(request: Request, figures: dict[str, Any], **options: Any) -> str:
+    """Push the exported folder; return the commit's address. `figures` are those of `make`."""
     assert request.repo is not None
     licence = licences.of(adapter_folder.public_base(request.base), request.recipe.export.license)
     hint = licences.name_hint(licence, request.repo)
     if hint:
         say(hint)
+    _renew_card(request, figures)
     return hub.push(request.to, request.repo, **options, note=say)
 
 
 def finisher(request: Request) -> Callable[[Path, dict[str, Any]], None]:
-    """Return what adds the card, its picture and the base's notice to an export before it gets its name."""
+    """Return what adds GGUF file, the base's notice, card and picture to an export before it gets its name."""
 
     def finish(folder: Path, figures: dict[str, Any]) -> None:
-        recipe = request.run.recipe()
+        _clear(folder)
         figures["gguf"] = _write_gguf(request, folder)
-        facts = card_facts.read(request.run.path, recipe, request.stage)
+        if figures["gguf"] is not None:
+            figures["sha256"] = {**figures["sha256"], figures["gguf"]: shard_writer.sha256(folder / figures["gguf"])}
         base = adapter_folder.public_base(request.base)
-        if facts.curves:
-            jsonl.write_text(folder / model_card.PICTURE, curves.picture(facts.curves))
         licence = licences.of(base, request.recipe.export.license)
         figures["licence_files"] = licence_files.write(request.base, folder, licence.notice if licence else None)
         if licence and licence.notice and not licence_files.has_agreement(figures["licence_files"]):
             say(f"the licence of {base} must go along and was not found there; put its LICENSE into the folder")
-        text = model_card.render(
-            facts, figures, base=base, counts=request.counts(), repo=request.repo, gguf=figures["gguf"]
-        )
-        jsonl.write_text(folder / "README.md", text)
+        if request.only_adapter:
+            _tell_of_adapter(request, figures)
+        _write_card(request, folder, figures)
 
     return finish
 
 
+def _tell_of_adapter(request: Request, figures: dict[str, Any]) -> None:
+    """Say what is special about an adapter, beside what its own configuration tells."""
+    rank, most = request.recipe.adapter.rank, model_card.VLLM_RANKS[-1]
+    if rank > most:
+        figures["vllm"].append(f"its rank is {rank}, and {most} is the highest that is supported")
+    if adapter_folder.hub_id(request.base) is None:
+        say("the base has no Hub id, so the adapter does not name it; whoever loads the adapter must name its base")
+
+
+def _write_card(request: Request, folder: Path, figures: dict[str, Any]) -> None:
+    """Write card and picture; leave the card's digest in the figures. A card that someone has edited is kept."""
+    facts = card_facts.read(request.run.path, request.run.recipe(), request.stage)
+    hub_id = adapter_folder.hub_id(request.base)
+    text = model_card.render(
+        facts,
+        figures,
+        base=hub_id or PurePath(adapter_folder.public_base(request.base)).name,
+        on_hub=hub_id is not None,
+        counts=request.counts(),
+        repo=request.repo,
+        gguf=figures["gguf"],
+    )
+    path, digest = folder / CARD, hashlib.sha256(text.encode()).hexdigest()
+    if path.is_file() and shard_writer.sha256(path) not in (figures.get("card"), digest):
+        say(f"{path}: was edited since the export; it is kept as it is")
+        return
+    if facts.curves:
+        jsonl.write_text(folder / model_card.PICTURE, curves.picture(facts.curves))
+    jsonl.write_text(path, text)
+    figures["card"] = digest
+
+
+def _renew_card(request: Request, figures: dict[str, Any]) -> None:
+    """Write the card again before it is published: the repository has a name now, and there may be new evaluations."""
+    before = dict(figures)
+    try:
+        _write_card(request, request.to, figures)
+        if figures != before:
+            jsonl.write_text(request.to / merge.REPORT, json.dumps(figures, indent=2) + "\n")
+    except OSError as error:
+        raise ExportError(f"{request.to}: its card cannot be written ({error.strerror or error})") from None
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier attempt left that was killed here: half files, a GGUF file, the card made for it."""
+    for pattern in (".*.part", ".*.tmp", "*.gguf", "Modelfile", CARD):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
 def _write_gguf(request: Request, folder: Path) -> str | None:
-    """Write GGUF file and Modelfile where they are asked for; return the file's name."""
+    """Write GGUF file and Modelfile where they are asked for; return the file's name. It gets it when it is whole."""
     name = gguf_name(request)
     if request.gguf is None or name is None:
         return None
     from transformers import AutoTokenizer, GenerationConfig
 
     say(f"{name}: writing")
-    gguf_file.write(folder, folder / name, request.gguf, name=request.recipe.name)
-    stops = GenerationConfig.from_pretrained(folder).eos_token_id
-    text = gguf_vocabulary.modelfile(AutoTokenizer.from_pretrained(folder), stops, name)
+    part = folder / f".{name}.part"
+    try:
+        gguf_file.write(folder, part, request.gguf, name=request.recipe.name)
+        stops = GenerationConfig.from_pretrained(folder).eos_token_id
+        text = gguf_vocabulary.modelfile(AutoTokenizer.from_pretrained(folder), stops, name)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, folder / name)
+    finally:
+        part.unlink(missing_ok=True)
     jsonl.write_text(folder / "Modelfile", text)
     return name
 
@@ -156,6 +228,60 @@ def _write_gguf(request: Request, folder: Path) -> str | None:
 def gguf_name(request: Request) -> str | None:
     """Return the name of the GGUF file, or None where none is asked for."""
     return f"{request.recipe.name}-{request.gguf}.gguf" if request.gguf else None
+
+
+def _modelfile(request: Request) -> str | None:
+    """Return the Modelfile that goes with the GGUF file, None where none is asked for.
+
+    It is made before the merge from the base's configuration and tokenizer, so that what the GGUF file would be refused
+    for is told before the hours of work, not after them.
+    """
+    name = gguf_name(request)
+    if name is None:
+        return None
+    from transformers import AutoConfig
+
+    base = request.base
+    folder, revision = gguf.resolve(base["model"], base.get("fallback")), base.get("revision")
+    config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
+    if config.model_type not in gguf_file.ARCHITECTURES:
+        known = " and ".join(gguf_file.ARCHITECTURES)
+        raise ExportError(f"--gguf: {config.model_type} is not known here, only {known}; leave --gguf out")
+    gguf_file.rope_factors(config)
+    tokenizer = tokenizers.load(folder, revision=revision, chat_template=base.get("chat_template"))
+    gguf_vocabulary.vocabulary(tokenizer.hf, config.vocab_size)
+    return gguf_vocabulary.modelfile(tokenizer.hf, tokenizer.stop_ids, name)
+
+
+def _sizes(request: Request, job: merge.Job) -> dict[str, int]:
+    """Return about how many bytes each large file of an export will have."""
+    name, sizes = gguf_name(request), plan.file_sizes(job.planned)
+    if name is None:
+        return sizes
+    shapes = [made.info.shape for shard in job.planned for made in shard.tensors.values()]
+    each = BYTES[request.gguf or ""]
+    return sizes | {name: sum(round(math.prod(shape) * (each if len(shape) > 1 else 4)) for shape in shapes)}
+
+
+def _check_space(request: Request) -> None:
+    """Refuse at once what will not fit on the disk: the files, and the base's shard that --low-disk has beside them.
+
+    That shard is gone before the GGUF file is begun, so only the larger of the two counts.
+    """
+    if request.gguf is None and not request.low_disk:
+        return  # merge looks itself
+    job = merge.prepare(request.adapter, request.to, **request.merging())
+    sizes, work = _sizes(request, job), merge.work_folder(request.to)
+    extra = sizes.pop(gguf_name(request) or "", 0)
+    if job.files.fetched is not None:
+        shards = job.files.shards.values()
+        extra = max([extra, *(sum(shard_writer.size(info) for info in shard.values()) for shard in shards)])
+    there = sum(path.stat().st_size for path in work.glob("*") if path.is_file())  # taken, or deleted at the start
+    needed, free = sum(sizes.values()) + extra - there, shutil.disk_usage(request.to.absolute().parent).free
+    if needed > free:
+        raise ExportError(
+            f"{request.to.absolute().parent}: needs {readable(needed)}, {readable(free)} are free; choose another"
+        )
 
 
 def say(text: str) -> None:
@@ -179,9 +305,25 @@ def _there_already(request: Request) -> dict[str, Any]:
         wanted = adapter_folder.fingerprint(request.adapter) if request.only_adapter else None
         wanted = wanted or merge.prepare(request.adapter, request.to, **request.merging()).fingerprint
         same = figures["fingerprint"] == wanted and figures["gguf"] == gguf_name(request)
-    except (OSError, ValueError, KeyError):
+        digests = {adapter_file.WEIGHTS: wanted.split()[-1]} if request.only_adapter else dict(figures["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
         same = False
     if not same:
         raise ExportError(f"{request.to}: already exists and is another export; give a new folder")
     say(f"{request.to}: is this export already")
+    _verify(request.to, digests)
     return figures
+
+
+def _verify(folder: Path, digests: dict[str, str]) -> None:
+    """Hold the weights of a finished export against their SHA-256s: what has changed is not published."""
+    again = "export again into a new folder"
+    lost = [name for name in digests if not (folder / name).is_file()]
+    if lost:
+        raise ExportError(f"{folder / lost[0]}: is missing; {again}")
+    sizes = {name: (folder / name).stat().st_size for name in digests}
+    for name, digest in digests.items():
+        if sum(sizes.values()) > LONG:
+            say(f"{name}: reading {readable(sizes[name])} to compare its checksum")
+        if shard_writer.sha256(folder / name) != digest:
+            raise ExportError(f"{folder / name}: was changed or damaged since the export; {again}")

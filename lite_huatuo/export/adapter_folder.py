@@ -26,8 +26,9 @@ def export(
 ) -> Log:
     """Write the adapter to the new folder `to`, whole or not at all; return the figures.
 
-    Its configuration names the base by what others can load: the Hub id where the recipe has one. The weights are the
-    run's, to the bit. `finish(folder, figures)` may add files and figures before the folder gets its name.
+    Its configuration names the base by its Hub id, or not at all: a path of this machine is of no use to others. The
+    weights are the run's, to the bit. `finish(folder, figures)` may add files and figures before the folder gets its
+    name.
     """
     if to.exists():
         raise ExportError(f"{to}: already exists; give a new folder")
@@ -38,8 +39,8 @@ def export(
         work.mkdir(parents=True)
         shutil.copyfile(adapter / WEIGHTS, work / WEIGHTS)
         config |= {
-            "base_model_name_or_path": public_base(base),
-            "revision": base.get("revision"),
+            "base_model_name_or_path": hub_id(base),
+            "revision": base.get("revision") if hub_id(base) else None,
             "inference_mode": True,
         }
         jsonl.write_text(work / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -66,6 +67,13 @@ def public_base(base: Log) -> str:
     if base["model"].startswith(gguf.PACKAGE) or base["model"].endswith(".gguf"):
         return base.get("fallback") or base["model"]
     return base["model"]
+
+
+def hub_id(base: Log) -> str | None:
+    """Return the base's id on the Hub; None where it has none, a folder or file of this machine."""
+    name = public_base(base)
+    foreign = name.startswith((gguf.PACKAGE, ".", "/", "~")) or name.endswith(".gguf") or name.count("/") != 1
+    return None if foreign or Path(name).exists() else name
 
 
 def vllm_objections(config: Log) -> list[str]:

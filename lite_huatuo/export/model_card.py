@@ -16,21 +16,25 @@ from lite_huatuo.run_dir import STAGES
 Log = dict[str, Any]
 PICTURE = "curves.svg"
 LOCAL = (".", "/", "~")  # how a path begins
-MODEL = "MODEL"  # stands for the repository, or the folder, where the card does not know it
+MODEL, BASE = "MODEL", "BASE"  # stand for the repository, or the folder, and for the base, where the card knows none
+PEFT = "AutoPeftModelForCausalLM"
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes
 
 
-def render(facts: Facts, figures: Log, *, base: str, counts: Log, repo: str | None, gguf: str | None) -> str:
+def render(
+    facts: Facts, figures: Log, *, base: str, on_hub: bool, counts: Log, repo: str | None, gguf: str | None
+) -> str:
     """Return README.md with its metadata.
 
-    `base` is the base's name for others, `figures` those of the export, `counts` {what: how many} of the training data,
-    `gguf` the name of a GGUF file in the folder.
+    `base` is the base's name for others, its Hub id where it is `on_hub`; `figures` are those of the export, `counts`
+    {what: how many} of the training data, `gguf` is the name of a GGUF file in the folder.
     """
     facts, base = replace(facts, recipe=without_paths(facts.recipe)), without_paths(base)
     licence = licences.of(base, facts.recipe["export"].get("license"))
     parts = [
         _head(facts, base, licence),
         _form(),
-        _use(figures, base, repo or MODEL, gguf),
+        _use(figures, base if on_hub else None, repo or MODEL, gguf, facts.recipe["adapter"]["rank"]),
         _evaluation(facts),
         _training(facts, counts),
         _proof(figures),
@@ -38,7 +42,8 @@ def render(facts: Facts, figures: Log, *, base: str, counts: Log, repo: str | No
         _licence(base, licence, figures.get("licence_files", [])),
         _recipe(facts),
     ]
-    return f"---\n{metadata(facts, figures, base=base, repo=repo)}\n---\n\n" + "\n\n".join(filter(None, parts)) + "\n"
+    head = metadata(facts, figures, base=base, on_hub=on_hub, repo=repo)
+    return f"---\n{head}\n---\n\n" + "\n\n".join(filter(None, parts)) + "\n"
 
 
 def without_paths(value: Any) -> Any:
@@ -52,12 +57,11 @@ def without_paths(value: Any) -> Any:
     return value
 
 
-def metadata(facts: Facts, figures: Log, *, base: str, repo: str | None) -> str:
+def metadata(facts: Facts, figures: Log, *, base: str, on_hub: bool, repo: str | None) -> str:
     """Return the card's YAML as the Hub reads it."""
     licence = licences.of(base, facts.recipe["export"].get("license"))
     adapter = figures["onto"] == "adapter"
     results = _results(facts)
-    on_hub = base.count("/") == 1 and not base.startswith(LOCAL)
     data = ModelCardData(
         language=facts.languages,
         license=licence.id if licence else None,
@@ -136,31 +140,42 @@ def _form() -> str:
     )
 
 
-def _use(figures: Log, base: str, repo: str, gguf: str | None) -> str:
+def _use(figures: Log, base: str | None, repo: str, gguf: str | None, rank: int) -> str:
     adapter = figures["onto"] == "adapter"
-    library, kind = ("peft", "AutoPeftModelForCausalLM") if adapter else ("transformers", "AutoModelForCausalLM")
-    imports = [f"from {library} import {kind}", "from transformers import AutoTokenizer"]
     if not adapter:
-        imports = [f"from {library} import {kind}, AutoTokenizer"]
-    lines = "\n".join(imports)
+        imports, model = "from transformers import AutoModelForCausalLM, AutoTokenizer", "AutoModelForCausalLM"
+    elif base:
+        imports, model = "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer", PEFT
+    else:
+        imports = "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer"
+        model = "PeftModel"
+    first = "" if base or not adapter else f'AutoModelForCausalLM.from_pretrained("{BASE}"), '
     python = (
-        f'{lines}\n\nmodel = {kind}.from_pretrained("{repo}")\ntokenizer = AutoTokenizer.from_pretrained("{repo}")\n'
+        f'{imports}\n\nmodel = {model}.from_pretrained({first}"{repo}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{repo}")\n'
         'messages = [{"role": "user", "content": "Which vitamin is missing in scurvy?"}]\n'
         "inputs = tokenizer.apply_chat_template(\n"
         '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n)\n'
         "reply = model.generate(**inputs, max_new_tokens=1300)\n"
         'print(tokenizer.decode(reply[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))'
     )
-    if adapter and figures.get("vllm"):
-        serve = f"vLLM does not serve this adapter beside its base ({'; '.join(figures['vllm'])}); export it merged."
-    elif adapter:
-        serve = f"```sh\nvllm serve {base} --enable-lora --max-lora-rank 64 --lora-modules student={repo}\n```"
-    else:
-        serve = f"```sh\nvllm serve {repo}\npython -m sglang.launch_server --model-path {repo}\n```"
-    parts = [f"## Use\n\n```python\n{python}\n```", serve]
+    parts = ["## Use"]
+    if adapter and not base:
+        parts.append(f"Its base has no id on the Hub: put the folder of the same weights where {BASE} stands.")
+    parts += [f"```python\n{python}\n```", _serve(figures, base or BASE, repo, rank)]
     if gguf:
         parts.append(f"```sh\nollama create student -f Modelfile   # beside {gguf}\nollama run student\n```")
     return "\n\n".join(parts)
+
+
+def _serve(figures: Log, base: str, repo: str, rank: int) -> str:
+    """Return how servers load it."""
+    if figures["onto"] != "adapter":
+        return f"```sh\nvllm serve {repo}\npython -m sglang.launch_server --model-path {repo}\n```"
+    if figures.get("vllm"):
+        return f"vLLM does not serve this adapter beside its base ({'; '.join(figures['vllm'])}); export it merged."
+    room = next((most for most in VLLM_RANKS if rank <= most), VLLM_RANKS[-1])
+    return f"```sh\nvllm serve {base} --enable-lora --max-lora-rank {room} --lora-modules student={repo}\n```"
 
 
 def _evaluation(facts: Facts) -> str:

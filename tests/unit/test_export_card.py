@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,10 @@ def run(tmp_path: Path) -> Path:
 def card(run: Path, recipe: str = "llama8b", figures: dict[str, Any] = MERGED, **change: Any) -> tuple[ModelCard, str]:
     tree = recipes.load(recipe).model_dump()
     tree["verifier"]["store"] = "/home/someone/secret/place/requests.sqlite"
+    tree["adapter"]["rank"] = change.pop("rank", tree["adapter"]["rank"])
     facts = card_facts.read(run, tree, "ppo")
     base = change.pop("base", tree["base"]["model"])
-    arguments = {"counts": {"SFT examples": 19704}, "repo": "me/Llama-o1", "gguf": None, **change}
+    arguments = {"on_hub": True, "counts": {"SFT examples": 19704}, "repo": "me/Llama-o1", "gguf": None, **change}
     text = model_card.render(facts, figures, base=base, **arguments)
     return ModelCard(text), text
 
@@ -90,7 +92,7 @@ def test_people_read_what_it_is_worth(run: Path) -> None:
 
 
 def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
-    shown, text = card(tmp_path, base="/home/someone/models/mine", repo=None, counts={})
+    shown, text = card(tmp_path, base="/home/someone/models/mine", on_hub=False, repo=None, counts={})
     assert shown.data.eval_results is None
     assert shown.data.license is None
     assert shown.data.base_model is None
@@ -107,6 +109,24 @@ def test_an_adapters_card_loads_with_peft_and_tells_what_vllm_wants(run: Path) -
     text = card(run, figures={**figures, "vllm": ["DoRA is not supported"]})[1]
     assert "vllm serve" not in text
     assert "DoRA is not supported" in text
+
+
+@pytest.mark.parametrize(("rank", "room"), [(1, 8), (16, 16), (48, 64), (65, 128), (300, 320), (512, 512)])
+def test_vllm_is_given_a_rank_that_it_takes(run: Path, rank: int, room: int) -> None:
+    text = card(run, figures={"onto": "adapter", "tensors": 4, "vllm": []}, rank=rank)[1]
+    assert f"--max-lora-rank {room} " in text
+
+
+def test_an_adapters_card_without_a_base_on_the_hub_says_what_must_be_named(run: Path) -> None:
+    figures = {"onto": "adapter", "tensors": 4, "vllm": []}
+    shown, text = card(run, figures=figures, base="mine", on_hub=False)
+    assert shown.data.base_model is None
+    assert "Its base has no id on the Hub: put the folder of the same weights where BASE stands." in text
+    assert 'PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("BASE"), "me/Llama-o1")' in text
+    assert "vllm serve BASE --enable-lora" in text
+    code = text.partition("```python\n")[2].partition("```")[0]
+    ast.parse(code)
+    assert "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n" in code
 
 
 @pytest.mark.parametrize(
