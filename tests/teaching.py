@@ -7,13 +7,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lite_huatuo.data import profile as profiles
 from lite_huatuo.data.asking import Request
 from lite_huatuo.data.client import Teacher
 from lite_huatuo.data.limits import Retries
 from lite_huatuo.data.profile import Profile
 from lite_huatuo.data.store import Store
-from tests.scripted_server import ScriptedServer
+from tests.scripted_server import ScriptedServer, content_of
 
 KEY = "sk-canary-0123456789abcdef"
 QUICK = Retries(tries=8, first=0.01, longest=0.05)
@@ -21,7 +23,7 @@ FLAT = "prices={input: 1000.0, output: 1000.0}"  # dollars per million: 0.001 a 
 
 
 def profile_of(server: ScriptedServer, *overrides: str) -> Profile:
-    chosen = (f"base_url={server.url}", "key_env=CANARY_KEY", "timeout=5.0", FLAT, *overrides)
+    chosen = (f"base_url={server.url}", "key_env=CANARY_KEY", "timeout=300", FLAT, *overrides)
     return profiles.load("local", chosen)
 
 
@@ -50,6 +52,24 @@ async def outcomes(teacher: Teacher, requests: list[Request]) -> list[str]:
     """Ask all at once; an error counts as its class and text."""
     replies = await asyncio.gather(*(teacher.ask(request) for request in requests), return_exceptions=True)
     return [reply if isinstance(reply, str) else f"{type(reply).__name__}: {reply}" for reply in replies]
+
+
+def impatient(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let time out what the server never answers, once it has it, and nothing else: a busy machine may be late."""
+    real = Teacher._post
+
+    async def post(self: Teacher, body: dict[str, Any]) -> Any:
+        content = content_of(body)
+        before = server.calls[content]
+        if server.faults(body, before) != "hang":
+            return await real(self, body)
+        calling = asyncio.ensure_future(real(self, body))
+        while server.calls[content] == before:
+            await asyncio.sleep(0.005)
+        calling.cancel()
+        raise self._meaning(asyncio.TimeoutError())
+
+    monkeypatch.setattr(Teacher, "_post", post)
 
 
 def first_fails(kind: str) -> Callable[[dict[str, Any], int], str | None]:

@@ -26,7 +26,7 @@ from lite_huatuo.data.completion import Fault
 from lite_huatuo.data.limits import Limits, Retries
 from lite_huatuo.data.profile import Profile
 from lite_huatuo.data.store import Call, Reply, Store
-from lite_huatuo.errors import APIError, LiteHuatuoError, ReplyError
+from lite_huatuo.errors import APIError, LiteHuatuoError, RecordError, ReplyError
 
 if TYPE_CHECKING:
     from lite_huatuo.data.asking import Request
@@ -252,7 +252,8 @@ class Teacher:
         told = told.get("error", told) if isinstance(told, dict) else told
         code = told.get("code") if isinstance(told, dict) else None
         message = told.get("message") if isinstance(told, dict) else told
-        shown = self._redacted(f"HTTP {status}" + (f" ({' '.join(str(message).split())[:300]})" if message else ""))
+        message = completion.writable(" ".join(str(message).split())[:300]) if message else ""
+        shown = self._redacted(f"HTTP {status}" + f" ({message})" * bool(message))
         if code == "insufficient_quota":
             return self._stop(f"{shown}: the account has no credit left")
         if status in REPEATABLE or status >= 500:
@@ -284,7 +285,7 @@ class Teacher:
 
     def _failed(self, call: Call, error: Fault | LiteHuatuoError) -> None:
         """Note a try that brought no reply, and what it may have cost."""
-        fault = error if isinstance(error, Fault) else Fault(str(error))
+        fault = error if isinstance(error, Fault) else Fault(str(error), billed=isinstance(error, RecordError))
         dollars = call.worst if fault.billed else 0.0
         self.store.failed(call, fault.reason, dollars)
         self.store.budget.settle(call.worst, dollars)

@@ -20,7 +20,9 @@ UNUSABLE = {
     "content_filter": "the endpoint's content filter stopped the reply",
     "length": "the reply was cut at max_tokens; give this step more tokens",
     "empty": "the reply is empty",
+    "garbled": "the reply holds half a character (a lone surrogate)",
 }
+MOST_TOKENS = 10**9  # of one call that are believed
 
 
 @dataclass(eq=False)
@@ -33,6 +35,9 @@ class Fault(Exception):
     refused: bool = False
     unreachable: bool = False
     retry_after: float | None = None  # seconds
+
+    def __post_init__(self) -> None:
+        self.reason = writable(self.reason)
 
 
 def body(profile: Profile, request: Request) -> dict[str, Any]:
@@ -74,8 +79,8 @@ def most_tokens(content: dict[str, Any], profile: Profile) -> tuple[int, int]:
 
 
 def read(completion: Any, worst: float, profile: Profile, *, batch: bool = False) -> Reply:
-    """Return the reply in a completion's JSON; Fault where it is no completion. Where the endpoint tells no usage of a
-    model that costs money, the reply is taken to cost `worst` dollars."""
+    """Return the reply in a completion's JSON; Fault where it is no completion. Where the endpoint tells no usage that
+    can be believed, of a model that costs money, the reply is taken to cost `worst` dollars."""
     try:
         choice = completion["choices"][0]
         message, finish = choice["message"], choice.get("finish_reason") or "stop"
@@ -84,13 +89,23 @@ def read(completion: Any, worst: float, profile: Profile, *, batch: bool = False
             raise TypeError
     except (AttributeError, IndexError, KeyError, TypeError):
         raise Fault("an answer that is no completion", billed=True) from None
+    if not isinstance(finish, str) or writable(finish) != finish:
+        raise Fault("an answer whose finish_reason is no text", billed=True)
     if refusal:
         text, finish = str(refusal), "refusal"
     elif finish not in UNUSABLE and not (text or "").strip():
         finish = "empty"
+    told = writable(text or "")
+    if finish not in UNUSABLE and told != text:
+        finish = "garbled"
     usage = _usage(completion)
     dollars = worst if usage is None else profile.prices.dollars(usage, batch=batch)
-    return Reply(text or "", finish, usage or Usage(), dollars)
+    return Reply(told, finish, usage or Usage(), dollars)
+
+
+def writable(text: str) -> str:
+    """Return a text that a file can hold: JSON can bring half a character, which is written as its escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def text_of(reply: Reply, step: str) -> str:
@@ -102,7 +117,7 @@ def text_of(reply: Reply, step: str) -> str:
 
 
 def _usage(completion: dict[str, Any]) -> Usage | None:
-    """Return the tokens that the endpoint counted, None where it tells none."""
+    """Return the tokens that the endpoint counted, None where it tells none, or none that can be."""
     told = completion.get("usage")
     if not isinstance(told, dict):
         return None
@@ -114,6 +129,8 @@ def _usage(completion: dict[str, Any]) -> Usage | None:
         "cached": details.get("cached_tokens") or 0,
         "written": details.get("cache_write_tokens") or 0,
     }
-    if not all(type(count) is int and count >= 0 for count in counts.values()):
+    if not all(type(count) is int and 0 <= count <= MOST_TOKENS for count in counts.values()):
+        return None
+    if counts["cached"] + counts["written"] > counts["input"]:
         return None
     return Usage(**counts)

@@ -45,6 +45,9 @@ select step, model, sum(calls), sum(failed), sum(open), sum(input), sum(cached),
     select step, model, 0, state != 'sent', state = 'sent', 0, 0, 0, dollars from calls
 ) group by step, model order by step, model
 """
+# What is wrong with the values of one write, not with the file.
+OF_THE_VALUES = (ValueError, TypeError, OverflowError, sqlite3.DataError, sqlite3.IntegrityError,
+                 sqlite3.InterfaceError, sqlite3.ProgrammingError)  # fmt: skip
 GATHERING = 0.01  # seconds; where replies come in numbers, fewer and larger commits save half of the switching
 
 
@@ -112,7 +115,7 @@ class Store:
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._lock = _lock(path)
         try:
-            self._connection = _connect(path)
+            self._connection, self._writing = _connect(path), _connect(path)
             (self._last_call,) = self._read("select coalesce(max(id), 0) from calls")[0]
             (spent,) = self._read("select (select total(dollars) from replies) + (select total(dollars) from calls)")[0]
         except (sqlite3.Error, RecordError) as error:
@@ -161,7 +164,8 @@ class Store:
 
     def failed(self, call: Call, reason: str, dollars: float) -> None:
         """Note that a call failed, and what it may have cost."""
-        self._queue.put(_Write([("update calls set state = ?, dollars = ? where id = ?", (reason, dollars, call.id))]))
+        told = reason.encode("utf-8", "backslashreplace").decode()  # an endpoint's words may hold half a character
+        self._queue.put(_Write([("update calls set state = ?, dollars = ? where id = ?", (told, dollars, call.id))]))
 
     async def finish(self, call: Call, reply: Reply) -> None:
         """Keep a reply; it is on the disk when this returns."""
@@ -219,7 +223,6 @@ class Store:
 
     def _write(self) -> None:
         """Commit what has gathered, again and again, until told to stop (the writer's thread)."""
-        connection = _connect(self.path)
         go_on, busy = True, False
         while go_on:
             group = [self._queue.get()]
@@ -229,19 +232,30 @@ class Store:
                 group.append(self._queue.get())
             go_on = None not in group
             writes = [write for write in group if write is not None]
-            try:
-                if self._broken is None:
-                    with connection:
-                        for write in writes:
-                            for statement in write.statements:
-                                connection.execute(*statement)
-            except sqlite3.Error as error:
-                self._broken = _told(self.path, error)
-            waiting = [write.done for write in writes if write.done is not None]
+            ended = zip(writes, self._commit(writes), strict=True)
+            waiting = [(write.done, problem) for write, problem in ended if write.done is not None]
             busy = len(waiting) > 1
             if waiting:
-                _call(waiting, self._broken)
-        connection.close()
+                _call(waiting)
+        self._writing.close()
+
+    def _commit(self, writes: list[_Write]) -> list[str | None]:
+        """Return what kept each write from the disk, None where it is there. One that cannot be written does not keep
+        the others from it; after a failure of the file nothing is taken for kept. Never raises: somebody waits."""
+        if self._broken is None:
+            try:
+                with self._writing:
+                    for write in writes:
+                        for statement in write.statements:
+                            self._writing.execute(*statement)
+                return [None] * len(writes)
+            except OF_THE_VALUES as error:
+                if len(writes) > 1:
+                    return [problem for write in writes for problem in self._commit([write])]
+                return [f"{self.path}: holds no such reply ({type(error).__name__}: {error}); it was not kept"]
+            except Exception as error:
+                self._broken = _told(self.path, error)
+        return [self._broken] * len(writes)
 
 
 def ledger(path: Path) -> list[LedgerRow]:
@@ -269,11 +283,11 @@ def _insert(call: Call) -> tuple[str, tuple[Any, ...]]:
     return "insert into calls values (?, ?, ?, ?, 'sent', ?, ?)", row
 
 
-def _call(waiting: list[asyncio.Future[None]], problem: str | None) -> None:
-    """Wake those who wait for a commit, in their own event loop."""
+def _call(waiting: list[tuple[asyncio.Future[None], str | None]]) -> None:
+    """Wake those who wait for a commit, in their own event loop, with what kept theirs from the disk."""
 
     def wake() -> None:
-        for done in waiting:
+        for done, problem in waiting:
             if done.done():
                 continue
             if problem is None:
@@ -282,7 +296,7 @@ def _call(waiting: list[asyncio.Future[None]], problem: str | None) -> None:
                 done.set_exception(RecordError(problem))
 
     try:
-        waiting[0].get_loop().call_soon_threadsafe(wake)
+        waiting[0][0].get_loop().call_soon_threadsafe(wake)
     except RuntimeError:  # the loop is closed: nobody waits any more
         return
 
@@ -324,4 +338,6 @@ def _told(path: Path, error: Exception) -> str:
         return f"{path}: the disk is full; every reply so far is kept, make room and run the same command again"
     if isinstance(error, (sqlite3.OperationalError, OSError)):
         return f"{path}: cannot be used as a request store ({error}); give another file with --store"
+    if not isinstance(error, (sqlite3.Error, RecordError)):
+        return f"{path}: a write failed ({type(error).__name__}: {error}); run the same command again"
     return f"{path}: damaged, or no request store ({error}); put a copy back, or move it away to start with a new one"

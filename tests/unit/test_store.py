@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sqlite3
 import subprocess
 import sys
@@ -185,6 +186,59 @@ def test_a_write_that_fails_is_told_to_whoever_waits(path: Path) -> None:
                 await keep(store, key)
 
     use(path, work)
+
+
+ODD = {
+    "half a character": (Reply("x\ud800", "stop", Usage(), 0.0), "UnicodeEncodeError"),
+    "a huge number": (Reply("x", "stop", Usage(input=10**30), 0.0), "OverflowError"),
+    "no number": (Reply("x", "stop", Usage(), float("nan")), "IntegrityError"),
+    "another type": (Reply("x", {"a": 1}, Usage(), 0.0), "Error"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_cannot_be_written_fails_alone(name: str, path: Path) -> None:
+    """Not the writes of the same moment, and nobody waits for ever."""
+    reply, error = ODD[name]
+
+    async def work(store: Store) -> list[Any]:
+        keeping = [keep(store, f"k{number}", reply=reply if number == 3 else REPLY) for number in range(6)]
+        ended = await asyncio.gather(*keeping, return_exceptions=True)
+        await keep(store, "later")
+        return ended
+
+    ended = use(path, work)
+    assert [type(end) for end in ended] == [type(None)] * 3 + [RecordError] + [type(None)] * 2
+    assert error in str(ended[3])
+    with Store(path) as store:
+        assert [store.get(f"k{number}") for number in range(6)] == [REPLY] * 3 + [None] + [REPLY] * 2
+        assert store.get("later") == REPLY
+    assert sum(row.unanswered for row in ledger(path)) == 1
+
+
+def test_a_bug_while_writing_is_told_to_whoever_waits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(sqlite3.Connection):
+        def __enter__(self) -> Any:
+            raise MemoryError
+
+    monkeypatch.setattr(store_module.sqlite3, "connect", functools.partial(sqlite3.connect, factory=Broken))
+
+    async def work(store: Store) -> None:
+        for key in "ab":
+            with pytest.raises(RecordError, match=r"a write failed \(MemoryError"):
+                await keep(store, key)
+
+    use(path, work)
+
+
+def test_a_failure_told_with_half_a_character_is_kept(path: Path) -> None:
+    async def work(store: Store) -> None:
+        store.sent(call := store.call("k", "s", "m", 1.0))
+        store.failed(call, "HTTP 500 (x\ud83d)", 0.0)
+        await keep(store, "other")
+
+    use(path, work)
+    assert sum(row.failed for row in ledger(path)) == 1
 
 
 def test_a_reply_that_was_changed_on_the_disk_is_not_used(path: Path) -> None:
