@@ -52,8 +52,7 @@ def train(
     \b
     lite-huatuo verifier train --recipe qwen7b --judged pairs/train.jsonl --test pairs/test.jsonl --to judge
     """
-    if to.exists():
-        raise RecordError(f"{to}: already exists; give a new folder")
+    _refuse(to)
     from lite_huatuo import lock, stopping
     from lite_huatuo import recipe as recipes
     from lite_huatuo.cli.display import Display
@@ -76,6 +75,7 @@ def train(
     identity = {"base": base, "judged replies": verifier_train.digest(rows), "seed": seed, **shape, **settings}
     work = Checkpoints(to.with_name(f".training-{to.name}"), identity)
     with lock.locked(to, "verifier train"), stopping.on_signals() as stop, Display() as display:
+        _refuse(to)  # another process may have ended since
         verifier = verifier_train.train(
             loaded, parts, threshold=threshold, seed=seed, progress=display, checkpoints=work, stop=stop,
             **shape, **settings,
@@ -91,3 +91,9 @@ def train(
         os.replace(work.folder / RESULT, to)
         shutil.rmtree(work.folder)
     terminal.say(page)
+
+
+def _refuse(to: Path) -> None:
+    """Raise RecordError where the folder to write is there."""
+    if to.exists():
+        raise RecordError(f"{to}: already exists; give a new folder")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
-from lite_huatuo import jsonl
+from lite_huatuo import jsonl, lock
 from lite_huatuo.errors import CheckpointError
 from lite_huatuo.stopping import Interrupted, Stop
 from lite_huatuo.training import verifier_train
@@ -77,6 +78,31 @@ def test_other_settings_and_damage_are_refused(toy: dict[str, str], tmp_path: Pa
     cut(next((tmp_path / "work").glob("step-*")) / "head.safetensors")
     with pytest.raises(CheckpointError, match="no sound checkpoint"):
         train(toy, tmp_path / "work", Quiet())
+
+
+def test_a_folder_that_another_process_made_meanwhile_is_told(
+    run: Callable[..., tuple[int, str, str]],  # noqa: F811
+    toy: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While the base was loaded another process trained to the same folder to its end."""
+    to, locked = tmp_path / "judge", lock.locked
+
+    @contextmanager
+    def late(folder: Path, work: str) -> Iterator[None]:
+        with locked(folder, work):
+            to.mkdir()
+            (to / "README.md").write_text("another's")
+            yield
+
+    jsonl.write(tmp_path / "judged.jsonl", [vars(row) for row in test_verifier_adapter.judged(120)])
+    monkeypatch.setattr(lock, "locked", late)
+    monkeypatch.setattr(verifier_train, "train", lambda *_, **__: pytest.fail("the folder is taken"))
+    words = ["--recipe", "demo", "--set", f"base.model={toy['model']}", "--judged", str(tmp_path / "judged.jsonl")]
+    code, _, err = run("verifier", "train", *words, "--to", str(to))
+    assert (code, f"error: {to}: already exists; give a new folder" in err) == (1, True), err
+    assert [path.read_text() for path in to.iterdir()] == ["another's"]
 
 
 def test_the_command_goes_on_where_it_was_and_leaves_its_result_only(
