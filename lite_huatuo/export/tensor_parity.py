@@ -100,10 +100,10 @@ def _check_merged(path: Path, name: str, made: Made, source: _Source) -> int:
 
 def _merged(name: str, made: Made, source: _Source) -> Iterator[tuple[int, int, Tensor]]:
     """Yield (start, stop, rows of the layer as peft merges it, float32)."""
-    state, rows = source.adapter.state(name), source.rows(name, made)
+    state, rows = source.adapter.state(name), source.rows(name, made, torch.float32)
     layer: Any = None
     for start, stop in base_files.spans(made.info.shape):
-        weight, part = rows(start, stop).float(), _rows_of(state, start, stop)
+        weight, part = rows(start, stop), _rows_of(state, start, stop)
         if layer is None:
             layer = _peft_layer(_bare(weight, part), source.adapter, name, part)
         else:
@@ -121,15 +121,15 @@ class _Source(NamedTuple):
     four_bit: dict[str, bool]
     held: torch.dtype | None
 
-    def rows(self, name: str, made: Made) -> Callable[[int, int], Tensor]:
+    def rows(self, name: str, made: Made, dtype: torch.dtype | None = None) -> Callable[[int, int], Tensor]:
         """Return what gives rows of a tensor before its LoRA: the base's, or those that the adapter brings."""
         if name in self.adapter.replaced:
             whole = self.adapter.replacement(name)
         elif name in self.four_bit:
             whole = self._as_loaded(made, self.four_bit[name])
         else:
-            return lambda start, stop: base_files.rows(self.base, made.source, start, stop, held=self.held)
-        return lambda start, stop: whole[start:stop]
+            return lambda start, stop: base_files.rows(self.base, made.source, start, stop, dtype, held=self.held)
+        return lambda start, stop: whole[start:stop].to(dtype or whole.dtype)
 
     def _as_loaded(self, made: Made, double_quantization: bool) -> Tensor:
         """Return a weight as bitsandbytes quantises and dequantises it, whole."""
