@@ -11,7 +11,6 @@ import click
 
 from lite_huatuo import nearest
 from lite_huatuo.cli import terminal
-from lite_huatuo.errors import RecordError
 
 FILE = click.Path(path_type=Path)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -40,14 +39,13 @@ def import_(source: str, to: Path, overwrite: bool, as_json: bool, **settings: A
     lite-huatuo data import openlifescienceai/medmcqa --to exam.jsonl
     lite-huatuo data import TIGER-Lab/MMLU-Pro#test --only category=health,biology --to exam.jsonl
     """
-    from lite_huatuo.data import exams
+    from lite_huatuo.data import exams, side_files
 
-    _free(to, sources=[source], overwrite=overwrite)
+    _free(to, side_files.REFUSED, sources=[source], overwrite=overwrite)
     counts = exams.import_exams(source, to, **settings)
     _print(counts, as_json, [f"{count:>8,}  {name.replace('_', ' ')}" for name, count in counts.items()])
     if counts["refused"] and not counts["kept"]:
         from lite_huatuo import jsonl
-        from lite_huatuo.data import side_files
 
         _, first = next(jsonl.iter_rows(side_files.side_path(to, side_files.REFUSED)))
         terminal.say(f"warning: every row was refused; the first, {first['where']}: {first['reason']}", err=True)
@@ -76,7 +74,7 @@ def decontaminate(
     from lite_huatuo.data import decontaminate as screening
     from lite_huatuo.data import side_files, sources
 
-    _free(to, sources=[source], overwrite=overwrite)
+    _free(to, side_files.DROPPED, sources=[source, *against], overwrite=overwrite)
     screen = screening.Screen() if spare_stock_phrases else screening.Screen(everyday=None)
     for evaluation in against:
         for where, row in sources.rows(evaluation):
@@ -90,7 +88,8 @@ def decontaminate(
 @click.argument("parts", nargs=-1, required=True, metavar="PART...", type=FILE)
 @click.option("--like", required=True, metavar="SOURCE", help="The input of the job, whose order the result has.")
 @TO
-def merge(parts: tuple[Path, ...], like: str, to: Path) -> None:
+@OVERWRITE
+def merge(parts: tuple[Path, ...], like: str, to: Path, overwrite: bool) -> None:
     """Put the parts of a sharded job together.
 
     The result, side files included, is what one run would have written.
@@ -100,6 +99,9 @@ def merge(parts: tuple[Path, ...], like: str, to: Path) -> None:
     """
     from lite_huatuo.data import pipeline, shards, side_files
 
+    sides = shards.sides(parts)
+    read = [side_files.side_path(part, side) for part in parts for side in (side_files.OUTPUT, *sides)]
+    _free(to, *sides, sources=[like, *read], overwrite=overwrite)
     for side, count in shards.merge(parts, lambda: pipeline.ids(like), to).items():
         terminal.say(f"{count:>8,}  {side_files.side_path(to, side)}")
 
@@ -126,13 +128,18 @@ def mix(
     lite-huatuo data mix data/ --search problems.jsonl --rl problems.jsonl --count search=20000 --count rl=20000
     """
     from lite_huatuo.data import mix as mixing
+    from lite_huatuo.data import side_files
 
     chosen = {**mixing.PAPER, **dict(_count(text, mixing.PAPER) for text in counts)}
     given = {kind: list(sources) for kind, sources in inputs.items() if sources}
     if not given:
         raise click.UsageError("give at least one source, such as --rl problems.jsonl")
-    for name in mixing.FILES:
-        _free(folder / name, sources=[source for kind in inputs.values() for source in kind], overwrite=overwrite)
+    side_files.free(
+        [folder / name for name in mixing.FILES],
+        sources=[source for kind in inputs.values() for source in kind],
+        overwrite=overwrite,
+        own=side_files.placed(folder, mixing.FILES),
+    )
     manifest = mixing.mix(folder, given, counts=chosen, seed=seed)
     outputs = manifest["outputs"].items()
     lines = [f"{entry['rows']:>8,}  {folder / name}  ({_short(entry['kinds'])})" for name, entry in outputs]
@@ -176,14 +183,12 @@ def ledger(store: Path, as_json: bool) -> None:
     _print(rows, as_json, lines)
 
 
-def _free(to: Path, *, sources: Iterable[str], overwrite: bool) -> None:
-    """Refuse to write over a command's own input, and over anything else unless that is asked for."""
-    if not to.exists():
-        return
-    if any(Path(source).exists() and to.samefile(source) for source in sources):
-        raise RecordError(f"{to}: is the input, and would be lost; give the output another name")
-    if not overwrite:
-        raise RecordError(f"{to}: already exists; give another name, or --overwrite to make it again")
+def _free(to: Path, *sides: str, sources: Iterable[str | Path], overwrite: bool) -> None:
+    """Refuse to write over an input with the output or a side file, and over anything else unless that is asked for."""
+    from lite_huatuo.data import side_files
+
+    outputs = [side_files.side_path(to, side) for side in (side_files.OUTPUT, *sides)]
+    side_files.free(outputs, sources=sources, overwrite=overwrite)
 
 
 def _funnel(stage: dict[str, Any]) -> list[str]:

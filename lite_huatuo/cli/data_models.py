@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lite_huatuo.cli import terminal
-from lite_huatuo.errors import APIError, RecordError
+from lite_huatuo.errors import APIError
 
 if TYPE_CHECKING:
     from lite_huatuo.data.asking import Ask
@@ -229,19 +229,33 @@ def _do(job: Job, assume_right: float = 0.5) -> None:
 
         terminal.say(data_price.table(job, SAMPLE, assume_right))
         return
-    from lite_huatuo.data import client, pipeline
+    from lite_huatuo.data import client, pipeline, side_files
 
     for _, model in job.models:
         client.secret(model)  # before anything is written
     paths = pipeline.outputs(job.settings.to, *job.sides)
-    if job.settings.to.exists() and not job.settings.overwrite:
-        raise RecordError(f"{job.settings.to}: already exists; give another name, or --overwrite to make it again")
+    settings = job.settings
+    side_files.free(paths.values(), sources=[settings.source], overwrite=settings.overwrite, own=_put_in_place(paths))
     counts = asyncio.run(_run(job, paths))
     for name, path in paths.items():
         terminal.say(f"{counts[name]:>8,}  {path}")
     for reason, count in counts.items():
         if ": " in reason:
             terminal.say(f"{count:>8,}    {reason}")
+
+
+def _put_in_place(paths: dict[str, Path]) -> list[Path]:
+    """Return the outputs that this job had put in place when it was killed, as its state tells."""
+    import json
+
+    from lite_huatuo.data import runner
+
+    try:
+        lengths = json.loads(runner.state_path(paths).read_text(encoding="utf-8"))["offsets"]
+        found = {name: path for name, path in paths.items() if path.is_file() and not runner.part(path).exists()}
+        return [path for name, path in found.items() if path.stat().st_size == lengths[name]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 async def _run(job: Job, paths: dict[str, Path]) -> Any:

@@ -63,13 +63,14 @@ def build(source: str, to: Path, judge: str, max_failures: float, overwrite: boo
     """
     if not (options["files"] or options["sampled"] or options["runs"]):
         raise click.UsageError("nothing to judge; give --replies FILE, --sample PROFILE or --run RUN")
-    from lite_huatuo.data import sources
+    from lite_huatuo.data import side_files, sources
     from lite_huatuo.verifier import build as building
 
     if to.is_file():
         raise RecordError(f"{to}: is a file; give a folder")
-    if (to / building.MANIFEST).exists() and not overwrite:
-        raise RecordError(f"{to}: holds judged pairs already; give another folder, or --overwrite")
+    given = [source, *options["files"], *filter(None, [options["exams"]])]
+    outputs = [to / name for name in building.FILES]
+    side_files.free(outputs, sources=given, overwrite=overwrite, own=side_files.placed(to, building.FILES))
     problems = sources.load_problems(source)[: options["limit"]]
     skipped: Counter[str] = Counter()
     with ExitStack() as stack:

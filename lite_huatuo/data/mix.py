@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lite_huatuo import exam_rows, jsonl, records
-from lite_huatuo.data import sources, texts
+from lite_huatuo.data import side_files, sources, texts
 from lite_huatuo.errors import RecordError
 from lite_huatuo.records import ExamQuestion, SFTExample, VerifiableProblem, to_row
 
@@ -66,11 +66,12 @@ def mix(
     written = {}
     folder.mkdir(parents=True, exist_ok=True)
     for output, chosen in places.items():
-        path = folder / f"{output}.jsonl"
-        path.unlink(missing_ok=True)  # of an earlier mix
+        path = side_files.new(folder / f"{output}.jsonl")
+        path.unlink(missing_ok=True)  # of a mix that was killed
         if chosen:
             jsonl.write(path, _rows(chosen))
-            written[path.name] = {"rows": len(chosen), "kinds": _by_kind(chosen), "sha256": sha256(path)}
+            told = {"rows": len(chosen), "kinds": _by_kind(chosen), "sha256": side_files.sha256(path)}
+            written[f"{output}.jsonl"] = told
     manifest = {
         "seed": seed,
         "kinds": {kind: {"asked": wanted[kind], "rows": len(found[kind]), "drawn": len(drawn[kind])} for kind in KINDS},
@@ -80,17 +81,9 @@ def mix(
         },
         "outputs": written,
     }
-    jsonl.write_text(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    jsonl.write_text(side_files.new(folder / MANIFEST), json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    side_files.place(folder, FILES)
     return manifest
-
-
-def sha256(path: Path) -> str:
-    """Return the hash of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def closed_problem(exam: ExamQuestion) -> VerifiableProblem:
@@ -189,4 +182,4 @@ def _by_kind(chosen: Sequence[Candidate]) -> dict[str, int]:
 def _source_hash(source: str) -> str | None:
     """Return the hash of a source that is a file, None for the Hub's and shipped ones."""
     path = Path(os.path.expanduser(source))
-    return sha256(path) if path.is_file() else None
+    return side_files.sha256(path) if path.is_file() else None

@@ -35,13 +35,16 @@ def merge(parts: Sequence[Path], ids: Callable[[], Iterable[str]], to: Path) -> 
 
     Raise RecordError where a part is missing, or holds a record that the input has not or another part has too.
     """
-    if to.exists():
-        raise RecordError(f"{to}: already exists; give another name")
-    sides = sorted({side for one in parts for side in _sides(one)})
-    with side_files.opened(to, *sides) as files:
-        for side in (side_files.OUTPUT, *sides):
+    written = sides(parts)
+    with side_files.opened(to, *written) as files:
+        for side in (side_files.OUTPUT, *written):
             _merge_side([side_files.side_path(one, side) for one in parts], ids(), files, side)
     return files.counts
+
+
+def sides(parts: Sequence[Path]) -> list[str]:
+    """Return the side files that any of the parts has."""
+    return sorted({side for one in parts for side in _sides(one)})
 
 
 def _merge_side(parts: list[Path], ids: Iterable[str], files: side_files.Files, side: str) -> None:

@@ -2,14 +2,16 @@
 
 Beside `X.jsonl` stand `X.dropped.jsonl` ({id, step, reason, record}), `X.failed.jsonl` ({id, step, reason}) and, after
 an import, `X.refused.jsonl` ({where, reason, row}). A reason reads "kind" or "kind: detail"; kinds are counted.
+Here is also what all commands ask before they write (`free`), and how the files of a folder take their places together.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -87,6 +89,57 @@ def side_path(path: Path, side: str) -> Path:
     if path.suffix != ".jsonl":
         raise RecordError(f"{path}: an output's name ends in .jsonl")
     return path.with_name(f"{path.stem}.{side}.jsonl") if side else path
+
+
+def free(
+    outputs: Iterable[Path], *, sources: Iterable[str | Path], overwrite: bool, own: Collection[Path] = ()
+) -> None:
+    """Raise RecordError where a command would write over one of its sources, or unasked over anything else.
+
+    `outputs` are all files that it writes, side files too; `own` those that it had put in place when it was killed.
+    """
+    taken = [output for output in outputs if output.exists()]
+    given = [path for path in (Path(os.path.expanduser(source)) for source in sources) if path.exists()]
+    for output in taken:
+        if any(output.samefile(path) for path in given):
+            raise RecordError(f"{output}: is the input, and would be lost; give the output another name")
+    for output in taken:
+        if not overwrite and output not in own:
+            raise RecordError(f"{output}: already exists; give another name, or --overwrite to make it again")
+
+
+def new(path: Path) -> Path:
+    """Return the name under which a file is written that `place` puts in place."""
+    return path.with_name(f".{path.name}.new")
+
+
+def place(folder: Path, names: Sequence[str]) -> None:
+    """Put the files of a folder in place that were written under their `new` names; the others, of an earlier time, are
+    removed. The last one tells the hashes of the others: where it is, they are whole and belong together."""
+    (folder / names[-1]).unlink(missing_ok=True)
+    for path in (folder / name for name in names):
+        if new(path).exists():
+            os.replace(new(path), path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def placed(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Return the files that `place` had put in place when it was killed: the last one, not in place, has their hash."""
+    try:
+        told = new(folder / names[-1]).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return []
+    return [path for name in names if (path := folder / name).is_file() and sha256(path) in told]
+
+
+def sha256(path: Path) -> str:
+    """Return the hash of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def kind(reason: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lite_huatuo import jsonl
-from lite_huatuo.data import texts
+from lite_huatuo.data import side_files, texts
 from lite_huatuo.errors import RecordError
 from lite_huatuo.records import VerifiableProblem, to_row
 from lite_huatuo.response_format import RESPONSE_HEADING, parse
@@ -23,6 +23,7 @@ from lite_huatuo.verifier.base import Item, Verifier
 REPLY, ATTACK, FORM = "reply", "attack", "form"  # where a pair is from
 SPLITS = ("train", "test")
 MANIFEST = "manifest.json"
+FILES = (*(f"{name}.jsonl" for name in SPLITS), MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -142,17 +143,20 @@ def build(
 
 
 def write(folder: Path, built: Built, **told: Any) -> dict[str, Any]:
-    """Write train.jsonl, test.jsonl and, last, manifest.json with the files' hashes and what else is told."""
+    """Write train.jsonl, test.jsonl and, last, manifest.json with the files' hashes and what else is told.
+
+    Killed in between, old pairs and new ones have no manifest.
+    """
     import json
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)  # killed in between, old pairs and new ones have none
     manifest = {**built.manifest, **told, "files": {}}
     for name, pairs in built.pairs.items():
-        path = folder / f"{name}.jsonl"
+        path = side_files.new(folder / f"{name}.jsonl")
         jsonl.write(path, [to_row(pair) for pair in pairs])
-        manifest["files"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    jsonl.write_text(folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
+        manifest["files"][f"{name}.jsonl"] = side_files.sha256(path)
+    jsonl.write_text(side_files.new(folder / MANIFEST), json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
+    side_files.place(folder, FILES)
     return manifest
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,142 @@ def test_mix_writes_over_nothing_unasked(run: Run, tmp_path: Path) -> None:
     assert not mine.exists(), "of another mix"
     assert len(data_jobs.rows(tmp_path / "mix" / "rl.jsonl")) == 20
     assert len(data_jobs.rows(source)) == 40
+
+
+NOBODY = "name: x\nmodel: m\nbase_url: http://127.0.0.1:9/v1\nkey_env: null\nprices: {input: 0.0, output: 0.0}\n"
+JOBS = {  # a command that writes x.jsonl, and the side files that it writes
+    "import": ("raw.jsonl", ["refused"]),
+    "decontaminate": ("raw.jsonl --against other.jsonl", ["dropped"]),
+    "filter": ("raw.jsonl", ["dropped", "failed"]),
+    "reformat": ("raw.jsonl --teacher nobody.yaml", ["dropped", "failed"]),
+    "search": ("problems.jsonl --teacher nobody.yaml", ["sft", "failed"]),
+    "merge": ("part.jsonl --like problems.jsonl", ["failed", "sft"]),
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what those commands read, in which the test stands."""
+    monkeypatch.chdir(tmp_path)
+    data_jobs.write(tmp_path / "raw.jsonl", data_jobs.questions(30))
+    data_jobs.write(tmp_path / "other.jsonl", data_jobs.questions(2))
+    data_jobs.write(tmp_path / "problems.jsonl", data_jobs.problems(3))
+    data_jobs.write(tmp_path / "part.jsonl", data_jobs.problems(3))
+    for side in ("failed", "sft"):
+        data_jobs.write(tmp_path / f"part.{side}.jsonl", [])
+    (tmp_path / "nobody.yaml").write_text(NOBODY)
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(("name", "side"), [(name, side) for name in JOBS for side in ("", *JOBS[name][1])])
+def test_nothing_is_written_over_unasked(run: Run, place: Path, name: str, side: str) -> None:
+    mine = data_jobs.write(place / (f"x.{side}.jsonl" if side else "x.jsonl"), [{"mine": 1}])
+    before = contents(place)
+    words = ("data", name, *JOBS[name][0].split(), "--to", "x.jsonl")
+    code, _, err = run(*words)
+    assert (code, f"error: {mine.name}: already exists" in err, "--overwrite" in err) == (1, True, True), err
+    assert contents(place) == before
+    if name not in ("reformat", "search"):  # these ask somebody
+        code, _, err = run(*words, "--overwrite")
+        assert code == 0, err
+        assert mine.read_bytes() != before[mine.name]
+
+
+@pytest.mark.parametrize(
+    ("name", "side"), [(name, side) for name in JOBS for side in ("", *JOBS[name][1]) if name != "merge" or not side]
+)
+def test_no_command_writes_over_its_input(run: Run, place: Path, name: str, side: str) -> None:
+    """Neither by its output nor by a side file; what is told to write over what is there is the output."""
+    source, *others = JOBS[name][0].split()
+    (place / source).rename(place / (taken := f"x.{side}.jsonl" if side else "x.jsonl"))
+    if name == "merge" and not side:
+        for each in ("failed", "sft"):
+            (place / f"part.{each}.jsonl").rename(place / f"x.{each}.jsonl")
+    before = contents(place)
+    code, _, err = run("data", name, taken, *others, "--to", "x.jsonl", "--overwrite")
+    assert (code, f"error: {taken}: is the input, and would be lost" in err) == (1, True), err
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "taken"),
+    [
+        ("decontaminate raw.jsonl --against other.jsonl --to other.jsonl", "other.jsonl"),
+        ("decontaminate raw.jsonl --against x.dropped.jsonl --to x.jsonl", "x.dropped.jsonl"),
+        ("merge part.jsonl --like problems.jsonl --to problems.jsonl", "problems.jsonl"),
+        ("merge part.jsonl --like x.sft.jsonl --to x.jsonl", "x.sft.jsonl"),
+        ("merge part.jsonl x.sft.jsonl --like problems.jsonl --to x.jsonl", "x.sft.jsonl"),
+        ("merge part.jsonl x.jsonl --like problems.jsonl --to x.jsonl", "x.jsonl"),
+        ("import ~/raw.jsonl --to raw.jsonl", "raw.jsonl"),
+        ("import link.jsonl --to raw.jsonl", "raw.jsonl"),
+    ],
+)
+def test_no_other_source_is_written_over_either(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch, words: str, taken: str
+) -> None:
+    monkeypatch.setenv("HOME", str(place))
+    (place / "link.jsonl").symlink_to("raw.jsonl")
+    if not (place / taken).exists():
+        data_jobs.write(place / taken, data_jobs.problems(2))
+    before = contents(place)
+    code, _, err = run("data", *words.split(), "--overwrite")
+    assert (code, f"error: {taken}: is the input, and would be lost" in err) == (1, True), err
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("placed", [1, 2, 3])
+def test_a_job_that_was_killed_while_it_put_its_files_in_place_goes_on(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch, placed: int
+) -> None:
+    words = ("data", "filter", "raw.jsonl", "--to", "x.jsonl")
+    assert run(*words)[0] == 0
+    whole = {name: data for name, data in contents(place).items() if name.startswith("x.")}
+    for name in whole:
+        (place / name).unlink()
+    with monkeypatch.context() as patched:
+        stops_at(patched, ["x.failed.jsonl", "x.dropped.jsonl", "x.jsonl", ".x.jsonl.state"][placed])
+        assert run(*words)[0] != 0
+    assert sum(name in contents(place) for name in whole) == placed
+    assert run(*words)[0] == 0
+    found = contents(place)
+    assert {name: found[name] for name in whole} == whole
+    assert not [name for name in found if name.startswith(".x.") and not name.endswith(".lock")]
+
+
+def test_a_mix_that_was_killed_while_it_put_its_files_in_place_goes_on(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = data_jobs.write(tmp_path / "problems.jsonl", data_jobs.problems(40))
+    words = ("--search", source, "--rl", source, "--count", "search=10", "--count", "rl=20")
+    assert run("data", "mix", tmp_path / "whole", *words)[0] == 0
+    with monkeypatch.context() as patched:
+        stops_at(patched, "rl.jsonl")
+        assert run("data", "mix", tmp_path / "mix", *words)[0] != 0
+    assert (tmp_path / "mix" / "search.jsonl").exists()
+    assert run("data", "mix", tmp_path / "mix", *words)[0] == 0
+    assert contents(tmp_path / "mix") == contents(tmp_path / "whole")
+
+
+def stops_at(patched: pytest.MonkeyPatch, name: str) -> None:
+    """Let the moment at which a file gets its place, or loses it, be that of a kill."""
+    replace, unlink = os.replace, Path.unlink
+
+    def to(source: Path, target: Path) -> None:
+        if Path(target).name == name and Path(source).name.endswith((".part", ".new")):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    def gone(path: Path, missing_ok: bool = False) -> None:
+        if path.name == name and name.endswith(".state"):
+            raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    patched.setattr(os, "replace", to)
+    patched.setattr(Path, "unlink", gone)
 
 
 def test_ledger_adds_up(run: Run, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lite_huatuo.data import sources
 from lite_huatuo.prompts.render import templates
 from lite_huatuo.records import to_row
 from lite_huatuo.run_dir import RunDir
+from lite_huatuo.verifier import build
 from tests import scripted_teacher
 from tests.scripted_server import ScriptedServer
 from tests.tiny import CURES
@@ -50,12 +52,51 @@ def test_replies_are_judged_and_written_with_a_manifest(run, problems: Path, rep
     assert f"{len(rows):,}  {tmp_path / 'pairs' / 'train.jsonl'}" in out
     code, _, err = run(*words)
     assert code == 1
-    assert "holds judged pairs already" in err
+    assert f"{tmp_path / 'pairs' / 'train.jsonl'}: already exists; give another name, or --overwrite" in err
     assert run(*words, "--overwrite")[0] == 0
     code, out, err = run(
         "verifier", "check", "--kind", "exact", "--no-suite", "--judged", tmp_path / "pairs" / "test.jsonl"
     )
     assert code == 0, err
+
+
+@pytest.mark.parametrize("name", build.FILES)
+def test_nothing_is_written_over_unasked(run, problems: Path, replies: Path, tmp_path: Path, name: str) -> None:
+    mine = tmp_path / "data" / name
+    mine.parent.mkdir()
+    mine.write_text('{"mine": 1}\n')
+    words = ("verifier", "build", problems, "--to", mine.parent, "--judge", "exact")
+    code, _, err = run(*words, "--replies", replies)
+    assert (code, f"error: {mine}: already exists" in err) == (1, True), err
+    assert mine.read_text() == '{"mine": 1}\n'
+    code, _, err = run(*words, "--replies", mine, "--overwrite")
+    assert (code, f"error: {mine}: is the input, and would be lost" in err) == (1, True), err
+    assert [path.name for path in mine.parent.iterdir()] == [name]
+    assert run(*words, "--replies", replies, "--overwrite")[0] == 0
+    assert '"mine"' not in mine.read_text()
+
+
+@pytest.mark.parametrize("placed", [0, 1, 2])
+def test_a_build_that_was_killed_while_it_put_its_files_in_place_goes_on(
+    run, problems: Path, replies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, placed: int
+) -> None:
+    words = ("verifier", "build", problems, "--replies", replies, "--judge", "exact", "--to")
+    assert run(*words, tmp_path / "whole")[0] == 0
+    replace = os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        if target == tmp_path / "pairs" / build.FILES[placed]:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", killed)
+        assert run(*words, tmp_path / "pairs")[0] == 130
+    assert [(tmp_path / "pairs" / name).exists() for name in build.FILES] == [n < placed for n in range(3)]
+    code, _, err = run(*words, tmp_path / "pairs")
+    assert code == 0, err
+    made = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("pairs", "whole")]
+    assert made[0] == made[1]
 
 
 def test_wrong_options_of_the_exam_are_used_in_attacks(run, problems: Path, replies: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from lite_huatuo import jsonl, lock, manifest, stopping
 from lite_huatuo import recipe as recipes
-from lite_huatuo.data import runner
+from lite_huatuo.data import runner, side_files
 from lite_huatuo.evaluation import benchmarks
 from lite_huatuo.verifier import build as building
 from tests import tiny
@@ -157,12 +157,28 @@ def test_a_folder_in_use_is_refused_with_its_owner(run_folder: Path, questions: 
         assert not to.exists()
 
 
+def killed_at(place: Path) -> Callable[[Path, Path], None]:
+    """Return what renames files, but is killed where one would get this place."""
+    replace = os.replace
+
+    def renamed(source: Path, target: Path) -> None:
+        if target == place:
+            signal.raise_signal(signal.SIGTERM)
+        replace(source, target)
+
+    return renamed
+
+
 def test_verifier_build_that_is_killed_while_it_replaces_leaves_no_manifest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, old = tmp_path / "pairs", building.Built({"train": [], "test": []}, {})
     building.write(folder, old)
-    monkeypatch.setattr(jsonl, "write", lambda path, rows: signal.raise_signal(signal.SIGTERM))
+    with monkeypatch.context() as patched, stopping.on_signals(), pytest.raises(stopping.Interrupted):
+        patched.setattr(jsonl, "write", lambda path, rows: signal.raise_signal(signal.SIGTERM))
+        building.write(folder, old)
+    assert (folder / building.MANIFEST).exists(), "nothing is replaced before all is written"
+    monkeypatch.setattr(side_files.os, "replace", killed_at(folder / "test.jsonl"))
     with stopping.on_signals(), pytest.raises(stopping.Interrupted):
         building.write(folder, old)
     assert not (folder / building.MANIFEST).exists()

@@ -75,6 +75,3 @@ def test_what_cannot_be_merged_is_told(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="is not where the input has it"):
         shards.merge(parts, lambda: IDS[:100], to)
     assert not list(tmp_path.glob("*merged*")), "nothing half-written"
-    to.write_text("")
-    with pytest.raises(RecordError, match="already exists"):
-        shards.merge(parts, lambda: IDS, to)
