@@ -136,8 +136,7 @@ def test_the_disclaimer_is_always_in_sight(show: Show) -> None:
             assert page.evaluate("document.documentElement.scrollWidth") == size[0], "nothing to scroll to the side"
             page.mouse.move(100, 400)
             page.mouse.wheel(0, 2500)
-            page.wait_for_timeout(300)
-            assert page.evaluate("window.scrollY") > 500
+            page.wait_for_function("window.scrollY > 500")
             box = page.locator(".lh-disclaimer p").bounding_box()
             assert 0 <= box["y"] <= size[1] / 2
             assert "Not for clinical use" in page.locator(".lh-disclaimer p").inner_text()
