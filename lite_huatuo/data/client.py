@@ -80,6 +80,7 @@ class Teacher:
         self.retries = retries or Retries()
         self._secret = secret(profile)
         self._limits = Limits(profile.concurrency, profile.requests_per_minute, profile.tokens_per_minute)
+        self._unkept = asyncio.Semaphore(2 * profile.concurrency)  # for calls that are sent and not on the disk
         self._quiet, self._poll = quiet, poll
         self._flights: dict[str, asyncio.Task[Reply]] = {}
         self._on_the_wire: set[str] = set()
@@ -178,22 +179,23 @@ class Teacher:
             return await self._batches.send(call, body)
         async with contextlib.AsyncExitStack() as slot:
             await slot.enter_async_context(self._limits.slot(prompt // 4 + output))
-            call = await self._reserve(key, step, prompt, output)
-            self._go_on(call)
-            self._on_the_wire.add(key)
-            self.store.sent(call)
-            self.usage.sent += 1
-            try:
-                answer = await self._post(body)
-                await slot.aclose()  # the endpoint need not wait for our disk
-                reply = await self._record(call, answer)
-            except (Fault, LiteHuatuoError) as error:
-                self._failed(call, error)
-                raise
-            finally:
-                self._on_the_wire.discard(key)
-            self._limits.answered()
-            return reply
+            async with self._unkept:  # where the disk does not keep up, it sets the pace: a kill loses no more
+                call = await self._reserve(key, step, prompt, output)
+                self._go_on(call)
+                self._on_the_wire.add(key)
+                self.store.sent(call)
+                self.usage.sent += 1
+                try:
+                    answer = await self._post(body)
+                    await slot.aclose()  # the endpoint need not wait for our disk, while it keeps up
+                    reply = await self._record(call, answer)
+                except (Fault, LiteHuatuoError) as error:
+                    self._failed(call, error)
+                    raise
+                finally:
+                    self._on_the_wire.discard(key)
+                self._limits.answered()
+                return reply
 
     def _go_on(self, call: Call | None = None) -> None:
         """Raise where nothing more is to be sent, giving a reservation back."""
