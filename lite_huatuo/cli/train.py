@@ -111,6 +111,8 @@ def _run(
         if resume or stage == "ppo":
             RunDir.resume(path, recipe.model_dump())
         else:
+            if overwrite:
+                lock.refuse_if_held_below(path)
             RunDir.create(path, recipe.model_dump(), overwrite=overwrite)
 
     run, opened = RunDir(path, writes=together.main), False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -59,6 +60,10 @@ def _ours(error: Exception, go_on: str, memory: str) -> Exception | None:
     number = number or next((each for words, each in WORDS.items() if words in text), None)
     path = (error.filename2 or error.filename) if isinstance(error, OSError) else None
     where = f"{path}: " if path else ""
+    if number == errno.ENOENT and isinstance(path, str) and not os.path.isdir(os.path.dirname(path) or "."):
+        return CheckpointError(
+            f"{where}its folder is not there; give one that is. Where it was, another process deleted or replaced it"
+        )
     if number in PLACE and where:
         return CheckpointError(where + PLACE[number])
     if number in DISK:

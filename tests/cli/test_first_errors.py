@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lite_huatuo import jsonl
+from lite_huatuo import jsonl, lock
 from lite_huatuo.recipe import Recipe
+from lite_huatuo.report import page
 from lite_huatuo.run_dir import RunDir
 
 Run = Callable[..., tuple[int, str, str]]
@@ -96,6 +97,27 @@ def test_the_first_mistake_is_told(run: Run, place: Path, line: str, code: int, 
     said = [text for text in err.split("\n") if text.lower().startswith(("error:", "warning:"))]
     assert len(said) == 1, "one line"
     assert "Traceback" not in err
+
+
+def test_a_run_is_not_replaced_while_somebody_works_in_it(run: Run, place: Path) -> None:
+    with lock.locked(Path("runs/done/eval/sft"), "eval"):
+        before = sorted(place.rglob("*"))
+        code, _, err = run("train", "--recipe", "short.yaml", "--run", "runs/done", "--overwrite")
+        assert (code, f"runs/done/eval/sft: in use by eval, process {os.getpid()} on " in err) == (1, True), err
+        assert set(before) <= set(place.rglob("*")), "all is still there"
+
+
+def test_a_folder_that_vanished_is_told(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process has deleted or replaced the run that a command works in."""
+
+    def write(*_: object, **__: object) -> int:
+        shutil.rmtree("runs/done/sft")
+        return len(Path("runs/done/sft/metrics.jsonl").read_bytes())
+
+    monkeypatch.setattr(page, "write", write)
+    code, _, err = run("report", "runs/done")
+    assert (code, err.count("\n")) == (1, 1), err
+    assert "error: runs/done/sft/metrics.jsonl: its folder is not there; give one that is. Where it was, another" in err
 
 
 def test_nothing_is_written_where_the_key_is_missing(run: Run, place: Path) -> None:

@@ -20,6 +20,7 @@ from lite_huatuo.errors import BackendError, CheckpointError
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
 from lite_huatuo.training import ppo, sft
+from tests.stage import data_jobs
 from tests.stage.comparing import assert_same_run
 from tests.stage.killing import after_sft
 
@@ -56,6 +57,24 @@ def test_a_disk_that_takes_no_more_costs_nothing(
     assert_same_run(whole, run)
 
 
+def test_a_full_disk_does_not_hide_that_a_signal_ended_the_run(
+    short_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, event = tmp_path / "short.yaml", RunDir.event
+    file.write_text(yaml.safe_dump(short_recipe.model_dump()))
+
+    def no_room(run: RunDir, what: str, **details: object) -> None:
+        if what == "interrupted":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        event(run, what, **details)
+
+    monkeypatch.setattr(RunDir, "event", no_room)
+    monkeypatch.setattr(sft, "train", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    ended = data_jobs.command("train", "--recipe", file, "--run", tmp_path / "run")
+    assert ended.code == 143, ended.err
+    assert "interrupted; go on with: " in ended.err
+
+
 def full(number: int) -> Callable[[], None]:
     def fail() -> None:
         raise OSError(number, "what the system says", "runs/x/metrics.jsonl")
@@ -90,6 +109,11 @@ def no_store() -> None:
             no_card_memory,
             BackendError,
             r"out of memory \(CUDA out of memory. Tried to allocate 2.00 GiB.\); look there$",
+        ),
+        (
+            full(errno.ENOENT),
+            CheckpointError,
+            "^runs/x/metrics.jsonl: its folder is not there; .* deleted or replaced it$",
         ),
         (no_memory, BackendError, "out of memory; look there$"),
         (
@@ -130,6 +154,6 @@ def test_every_command_tells_it(tmp_path: Path) -> None:
 
 def test_another_error_is_not_hidden() -> None:
     with pytest.raises(FileNotFoundError), troubles.told("again", memory="look there"):
-        full(errno.ENOENT)()
+        Path("a file that is not there").read_bytes()
     with pytest.raises(ZeroDivisionError), troubles.told("again", memory="look there"):
         raise ZeroDivisionError
