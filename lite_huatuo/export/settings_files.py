@@ -12,7 +12,7 @@ from typing import Any
 Settings = dict[str, Any]
 # What tells of the machine that wrote the file, or names code that does not go along.
 LOCAL = {
-    *("_name_or_path", "name_or_path", "cache_dir", "is_local", "local_files_only"),
+    *("_name_or_path", "_model_name_or_path", "name_or_path", "cache_dir", "is_local", "local_files_only"),
     *("special_tokens_map_file", "tokenizer_file", "auto_map"),
 }
 
@@ -53,7 +53,8 @@ def generation(own: Settings | None, *, stop_ids: list[int], pad_id: int) -> Set
 
 def tokenizer(own: Settings, *, end: str, pad: str, chat_template: Any) -> Settings:
     """Return tokenizer_config.json: the base's `own` with the student's tokens, and its template where it has one."""
-    made = special_tokens({key: value for key, value in own.items() if key not in LOCAL}, end=end, pad=pad)
+    numbers = {"eos_token_id", "pad_token_id"}  # beside the tokens of these names, which a base from a GGUF file has
+    made = special_tokens({key: own[key] for key in own if key not in LOCAL | numbers}, end=end, pad=pad)
     made["padding_side"] = "left"
     if made.get("tokenizer_class") == "TokenizersBackend":
         made["tokenizer_class"] = "PreTrainedTokenizerFast"

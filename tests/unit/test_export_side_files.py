@@ -199,7 +199,8 @@ def test_nothing_of_the_machine_and_of_foreign_code_goes_along() -> None:
     own = {"_name_or_path": "/home/me", "auto_map": {"AutoConfig": "c.C"}, "head_dim": 8, "quantization_config": {}}
     made = settings_files.config(own, None, dtype="float16", pad_id=0, untied=False)
     assert made == {"head_dim": 8, "torch_dtype": "float16", "pad_token_id": 0}
-    words = {"name_or_path": "/home/me/base", "is_local": True, "local_files_only": True, "eos_token": {"content": "e"}}
+    words = {"name_or_path": "/home/me", "is_local": True, "local_files_only": True, "eos_token": {"content": "e"}}
+    words |= {"pad_token_id": 7, "eos_token_id": 8}
     made = settings_files.tokenizer(words, end="e", pad="p", chat_template=None)
     assert made == {"eos_token": {"content": "e"}, "pad_token": "p", "padding_side": "left"}
 
