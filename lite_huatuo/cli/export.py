@@ -81,7 +81,7 @@ def command(folder: Path, to: Path, repo: str | None, dry_run: bool, as_json: bo
             raise click.UsageError("--push: the recipe has no export.repo; give user/name")
     stage = options["stage"] or run.actor().parent.parent.name
     quiet_libraries()
-    from lite_huatuo.cli import export_steps, gate  # bring torch
+    from lite_huatuo.cli import export_steps  # brings torch
     from lite_huatuo.export import hub
 
     request = export_steps.Request(
@@ -100,12 +100,8 @@ def command(folder: Path, to: Path, repo: str | None, dry_run: bool, as_json: bo
     if dry_run:
         export_steps.show_plan(request, public=options["public"])
         return
-    below = gate.below_base(folder, stage)
-    for line in below:
-        terminal.say(f"warning: {line}", err=True)
-    if repo is not None and below and not options["push_below_base"]:
-        raise ExportError(f"--push {repo}: the student is below its base; give --push-below-base if you mean it")
-    target: dict[str, Any] = {"private": not options["public"], "update": options["update"]}
+    _tell_below_base(folder, stage, None if options["push_below_base"] else repo)
+    target = {"private": not options["public"], "update": options["update"]}
     target |= {"revision": options["branch"], "tag": options["tag"]}
     if repo is not None:
         hub.check(to, repo, **target)
@@ -114,6 +110,17 @@ def command(folder: Path, to: Path, repo: str | None, dry_run: bool, as_json: bo
         if repo is not None:
             figures["commit"] = export_steps.publish(request, figures, **target)
     terminal.say(json.dumps(figures) if as_json else text(to, figures))
+
+
+def _tell_below_base(folder: Path, stage: str, repo: str | None) -> None:
+    """Say where the student is below its base; refuse to push it to `repo` then."""
+    from lite_huatuo.cli import gate
+
+    below = gate.below_base(folder, stage)
+    for line in below:
+        terminal.say(f"warning: {line}", err=True)
+    if repo is not None and below:
+        raise ExportError(f"--push {repo}: the student is below its base; give --push-below-base if you mean it")
 
 
 def text(to: Path, figures: dict[str, Any]) -> str:

@@ -135,7 +135,10 @@ def _check_rights(api: HfApi, repo: str) -> None:
     """Refuse what is no user/name, and a token that the Hub does not know, or that may only read."""
     if repo.count("/") != 1:
         raise ExportError(f"--push {repo}: give user/name")
-    validate_repo_id(repo)
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ExportError(_message(repo, error)) from None
     account = api.whoami()
     role = ((account.get("auth") or {}).get("accessToken") or {}).get("role")
     if role == "read":
