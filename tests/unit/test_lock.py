@@ -1,4 +1,4 @@
-"""Whoever deletes a folder sees who works below it. That a lock holds between processes: tests/stage/test_stopping.py."""
+"""Whoever deletes a folder sees who works below it. Locks between processes: tests/stage/test_stopping.py."""
 
 from __future__ import annotations
 
