@@ -177,8 +177,9 @@ def test_a_disk_that_does_not_keep_up_holds_new_calls_back(tmp_path: Path, monke
         while sum(server.calls.values()) < 8 or server.now:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.3)  # time for more calls, were they not held back
-        assert (sum(server.calls.values()), teacher.usage.sent) == (8, 8)
+        sent = sum(server.calls.values()), teacher.usage.sent
         disk.set()
+        assert sent == (8, 8)
         return await asking
 
     with ScriptedServer(echo) as server:
