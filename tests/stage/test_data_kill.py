@@ -3,6 +3,7 @@ ones, and little is asked twice."""
 
 from __future__ import annotations
 
+import http.client
 import random
 import signal
 import time
@@ -22,46 +23,89 @@ from tests.stage.killing import Hit
 
 CONCURRENCY = 16
 LATENCY = 0.05
-ON_THE_WAY = 0.1  # seconds from an answer to its being kept, on a busy machine
+SLOW = 0.5  # from when a kill is due: however late it comes on a busy machine, there is work left to kill
 OPTIONS = ("--label-guided", "--max-failures", "1", "--concurrency", CONCURRENCY)
 
 
-class Watched:
-    """Replies as `reply` does, and knows how many calls were in flight at the kills that cannot be caught: under way
-    at the server, or answered so shortly before that the client cannot have kept the answer for certain."""
+class Draw(random.Random):
+    """Draws SIGKILL first, and every signal as often as the others; where it is not `early`, no kill that does not
+    wait for the work to begin."""
 
-    def __init__(self, reply: Callable[[dict[str, Any]], str]) -> None:
-        self.reply, self.answered, self.in_flight = reply, [0.0], 0
+    def __init__(self, seed: str, *, early: bool) -> None:
+        super().__init__(seed)
+        self.early, self.signals = early, list(killing.SIGNALS)
+        assert self.signals[0] == signal.SIGKILL
 
-    def __call__(self, request: dict[str, Any]) -> str:
-        self.answered.append(time.monotonic())
-        return self.reply(request)
+    def choice(self, _: Any) -> Any:
+        if not self.signals:
+            self.signals = self.sample(killing.SIGNALS, len(killing.SIGNALS))
+        return self.signals.pop(0)
 
-    def killed(self, server: ScriptedServer, hit: Hit) -> None:
-        """Count what was in flight at a kill that has just passed; a signal that is caught loses nothing."""
-        if hit.signal == signal.SIGKILL:
-            late = sum(answered > hit.moment - ON_THE_WAY for answered in self.answered[-20 * CONCURRENCY :])
-            self.in_flight += server.now + late
+    def random(self) -> float:
+        drawn = super().random()
+        return drawn if self.early else killing.EARLY + (1 - killing.EARLY) * drawn
 
 
-def kill(
-    words: list[str], server: ScriptedServer, reply: Watched, needed: int, kills: int, compare: Callable[[], None]
-) -> list[Hit]:
-    """Kill a job of `needed` calls so often, after some more calls and a moment each time, and let it end."""
-    draw = random.Random(f"{words[:2]} {needed}")
+class Killed:
+    """A job that is killed again and again; `lost` are the calls that each kill made the server answer in vain."""
 
-    def again(number: int) -> list[str]:
-        assert number == 0, "it ended before it was killed often enough: make the job longer"
-        return words
+    def __init__(self, server: ScriptedServer, path: Path, concurrency: int = CONCURRENCY) -> None:
+        self.server, self.path, self.concurrency = server, path, concurrency
+        self.lost: list[tuple[Hit, int]] = []
 
-    def ready(number: int) -> Callable[[], bool]:
-        calls, before = draw.randint(0, 2 * needed // (kills + 2) - 1), total(server)
-        return lambda: total(server) - before >= calls
+    def kill(self, words: list[str], needed: int, kills: int, compare: Callable[[], None]) -> None:
+        """Kill a job of `needed` calls so often, after some more calls and a moment each time, and let it end."""
+        draw = Draw(f"{words[0]} {needed}", early=kills > len(killing.SIGNALS))
+        most = needed // (kills + 1) - 2 * self.concurrency  # as many may be answered until the kill has come
+        assert most > 0, "make the job longer"
 
-    return killing.kill_at_random(
-        again, lambda number: compare(), ready, rng=draw, count=kills, longest=2 * LATENCY,
-        after=lambda hit: reply.killed(server, hit),
-    )  # fmt: skip
+        def again(number: int) -> list[str]:
+            assert number == 0, "it ended before it was killed often enough: make the job longer"
+            return words
+
+        def ready(number: int) -> Callable[[], bool]:
+            due = total(self.server) + draw.randint(0, most)
+
+            def slower(request: dict[str, Any], attempt: int) -> None:
+                self.server.latency = SLOW if total(self.server) >= due else LATENCY
+
+            self.server.faults = slower
+            return lambda: total(self.server) >= due
+
+        killing.kill_at_random(
+            again, lambda number: compare(), ready, rng=draw, count=kills, longest=2 * LATENCY, after=self.count
+        )
+        self.server.faults = lambda request, attempt: None
+
+    def count(self, hit: Hit) -> None:
+        """Count what a kill that has just passed lost."""
+        settle(self.server)
+        kept = sum(row.calls for row in store.ledger(self.path)) if self.path.exists() else 0
+        self.lost.append((hit, total(self.server) - kept - sum(lost for _, lost in self.lost)))
+
+    def check(self, needed: int) -> None:
+        """A signal that is caught lost nothing, SIGKILL no more than it may, and the ledger has everything."""
+        print(killing.told([hit for hit, _ in self.lost]), f"\n{needed} calls; lost: {[lost for _, lost in self.lost]}")
+        uncaught = [lost for hit, lost in self.lost if hit.signal == signal.SIGKILL]
+        assert uncaught
+        assert sum(lost for hit, lost in self.lost) == sum(uncaught)
+        assert max(uncaught) <= 2 * self.concurrency, "under way, and as many answers that were not on the disk"
+        assert total(self.server) == needed + sum(uncaught), "nothing else is asked twice"
+        assert len(self.server.calls) == needed
+        ledger = store.ledger(self.path)
+        assert sum(row.calls for row in ledger) == needed
+        noted = sum(row.unanswered for row in ledger)  # before it is sent: some never reached the server
+        assert noted <= len(uncaught) * 2 * self.concurrency, "it is there at its worst price"
+
+
+def settle(server: ScriptedServer) -> None:
+    """Wait until the server has read all that a process which has ended sent."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)  # taken after those that came before
+    connection.request("GET", "/v1/models")
+    connection.getresponse().read()
+    connection.close()
+    while server._open:
+        time.sleep(0.005)
 
 
 def same_files(one: Path, other: Path) -> Callable[[], None]:
@@ -69,18 +113,6 @@ def same_files(one: Path, other: Path) -> Callable[[], None]:
         assert data_jobs.files(one) == data_jobs.files(other)
 
     return compare
-
-
-def check(hits: list[Hit], server: ScriptedServer, reply: Watched, needed: int, path: Path) -> None:
-    """What was asked twice was in flight at a SIGKILL, and the ledger has everything."""
-    repeated = total(server) - len(server.calls)
-    print(killing.told(hits), f"\n{needed} calls, {repeated} of them repeated, {reply.in_flight} in flight at SIGKILLs")
-    assert len(server.calls) == needed
-    assert repeated <= reply.in_flight
-    ledger = store.ledger(path)
-    assert sum(row.calls for row in ledger) == needed
-    lost = sum(row.unanswered for row in ledger)  # noted before it is sent: some never reached the server
-    assert lost <= sum(hit.signal == signal.SIGKILL for hit in hits) * CONCURRENCY, "it is there at its worst price"
 
 
 @pytest.mark.parametrize(
@@ -92,11 +124,11 @@ def test_search(problems: int, kills: int, tmp_path: Path, monkeypatch: pytest.M
     with ScriptedServer(scripted_teacher.reply) as server:
         assert command(*job("search", tmp_path / "whole", server.url, *OPTIONS)).code == 0
         needed = total(server)
-    reply = Watched(scripted_teacher.reply)
-    with ScriptedServer(reply, latency=LATENCY) as server:
+    with ScriptedServer(scripted_teacher.reply) as server:
         words = job("search", tmp_path / "killed", server.url, *OPTIONS)
-        hits = kill(words, server, reply, needed, kills, same_files(tmp_path / "killed", tmp_path / "whole"))
-        check(hits, server, reply, needed, tmp_path / "killed" / STORE)
+        killed = Killed(server, tmp_path / "killed" / STORE)
+        killed.kill(words, needed, kills, same_files(tmp_path / "killed", tmp_path / "whole"))
+        killed.check(needed)
 
 
 @pytest.mark.parametrize(
@@ -116,10 +148,9 @@ def test_verifier_build(problems: int, kills: int, tmp_path: Path, monkeypatch: 
             return scripted_teacher.reply(request)
         return f"I think of {truths[content]}." if request["temperature"] < 0.5 else f"No idea {len(content)}."
 
-    reply = Watched(says)
-    with ScriptedServer(reply) as server:
+    with ScriptedServer(says) as server:
         student, judge = (
-            data_jobs.profile(tmp_path / name, server.url, name=name, model=name, concurrency=CONCURRENCY)
+            data_jobs.profile(tmp_path / name, server.url, name=name, model=name, concurrency=4)
             for name in ("student", "judge")
         )
 
@@ -135,16 +166,16 @@ def test_verifier_build(problems: int, kills: int, tmp_path: Path, monkeypatch: 
         needed = total(server)
         assert needed > 3 * problems
         server.calls.clear()
-        server.latency = LATENCY
-        hits = kill(words("killed"), server, reply, needed, kills, same_files(tmp_path / "killed", tmp_path / "whole"))
-        check(hits, server, reply, needed, tmp_path / "killed" / STORE)
+        killed = Killed(server, tmp_path / "killed" / STORE, 2 * 4)  # of two models
+        killed.kill(words("killed"), needed, kills, same_files(tmp_path / "killed", tmp_path / "whole"))
+        killed.check(needed)
 
 
 def test_eval_of_an_endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_ENV, KEY)
-    questions = data_jobs.write(tmp_path / "in.jsonl", data_jobs.questions(40))
-    reply = Watched(lambda request: f"The answer is {'ABCDE'[len(request['messages'][-1]['content']) % 5]}.")
-    with ScriptedServer(reply, latency=LATENCY) as server:
+    questions = data_jobs.write(tmp_path / "in.jsonl", data_jobs.questions(60))
+    reply = lambda request: f"The answer is {'ABCDE'[len(request['messages'][-1]['content']) % 5]}."  # noqa: E731
+    with ScriptedServer(reply) as server:
         profile = data_jobs.profile(tmp_path, server.url, concurrency=4)
 
         def words(name: str) -> list[str]:
@@ -166,5 +197,6 @@ def test_eval_of_an_endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert ended.code == 0, ended.err
         needed = total(server)
         server.calls.clear()
-        hits = kill(words("killed"), server, reply, needed, 2, compare)
-        check(hits, server, reply, needed, tmp_path / "killed.sqlite")
+        killed = Killed(server, tmp_path / "killed.sqlite", 4)
+        killed.kill(words("killed"), needed, 2, compare)
+        killed.check(needed)
