@@ -15,15 +15,15 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from lite_huatuo import jsonl
+from lite_huatuo import jsonl, lock
 from lite_huatuo.data.side_files import FAILED, kind
-from lite_huatuo.errors import APIError, RecordError, ReplyError
+from lite_huatuo.errors import APIError, CheckpointError, RecordError, ReplyError
 
 Record = TypeVar("Record")
 Rows = dict[str, list[dict[str, Any]]]  # output -> rows a record brings; every output must be one of the job's
@@ -66,10 +66,24 @@ async def run(
     `records` have an `id`. A record whose work raises ReplyError is written to the output "failed" with the reason.
     `fingerprint` tells jobs apart: an unfinished one of another fingerprint is refused. APIError is raised where
     nothing more can be asked or `stop` was asked: all that came in order before is kept, and the same call goes on
-    there; and where failures pass the share `max_failures`: the same call asks them all again.
+    there; and where failures pass the share `max_failures`: the same call asks them all again. RecordError where
+    another process writes these outputs.
     """
-    stop = stop or Stop()
-    files = _Files(outputs, fingerprint)
+    with _alone(outputs, f"data {fingerprint.get('job', '')}"):
+        files = _Files(outputs, fingerprint)
+        return await _run(records, work, files, concurrency, max_failures, stop or Stop(), advance)
+
+
+async def _run(
+    records: Iterable[Record],
+    work: Work[Record],
+    files: _Files,
+    concurrency: int,
+    max_failures: float,
+    stop: Stop,
+    advance: Callable[[int, Counter[str]], None],
+) -> Counter[str]:
+    """Do what `run` says."""
     stream = iter(islice(records, files.done, None))
     turns = asyncio.Semaphore(concurrency)
     stopped = asyncio.create_task(stop.heard.wait())
@@ -101,9 +115,10 @@ async def run(
 
 
 def forget(outputs: Mapping[str, Path]) -> None:
-    """Remove a job's outputs, finished or not, and its state."""
-    for path in (*outputs.values(), *map(part, outputs.values()), state_path(outputs)):
-        path.unlink(missing_ok=True)
+    """Remove a job's outputs, finished or not, and its state; RecordError where another process writes them."""
+    with _alone(outputs, "a data job that begins again"):
+        for path in (*outputs.values(), *map(part, outputs.values()), state_path(outputs)):
+            path.unlink(missing_ok=True)
 
 
 @asynccontextmanager
@@ -142,6 +157,21 @@ def state_path(outputs: Mapping[str, Path]) -> Path:
 
 class TooManyFailed(APIError):
     """More records failed than may."""
+
+
+@contextmanager
+def _alone(outputs: Mapping[str, Path], work: str) -> Iterator[None]:
+    """Keep other processes from the outputs: one with another request store would write the same files."""
+    first = next(iter(outputs.values()))
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock.locked(first, work))
+        except CheckpointError as error:
+            raise RecordError(str(error)) from None
+        except OSError as error:
+            raise RecordError(f"{first}: cannot be written ({error.strerror}); make room or choose another") from None
+        held.callback(first.with_name(f".{first.name}.lock").unlink, missing_ok=True)
+        yield
 
 
 async def _guarded(record: Record, work: Work[Record], turns: asyncio.Semaphore) -> Rows:

@@ -144,11 +144,16 @@ def test_a_finish_killed_half_way(
         calls += 1
         real(*what)
 
-    real = os.replace
+    def removed(path: Path, **options: bool) -> None:
+        if path.suffix == ".state":
+            killed(path)
+        remove(path, **options)  # what the lock leaves
+
+    real, remove = os.replace, Path.unlink
     with monkeypatch.context() as patch:
         patch.setattr(runner.jsonl, "write_text", lambda path, text: path.write_text(text))  # no rename of its own
         patch.setattr(os, "replace", killed)
-        patch.setattr(Path, "unlink", killed)
+        patch.setattr(Path, "unlink", removed)
         with pytest.raises(KeyboardInterrupt):
             do(tmp_path, things(100))
     assert (tmp_path / "out.jsonl").exists() == (moment == 3), "the output comes last"
@@ -169,6 +174,21 @@ def test_a_job_with_other_settings_is_refused(tmp_path: Path) -> None:
     assert contents(tmp_path) == before, "what the other job has is untouched"
     runner.forget(paths(tmp_path))
     assert contents(tmp_path) == {}
+
+
+def test_outputs_that_another_job_writes_are_refused(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    """One with a request store of its own, so that nothing else keeps the two apart."""
+
+    async def meanwhile(thing: Thing) -> runner.Rows:
+        if thing.id == "t00050":
+            with pytest.raises(RecordError, match=rf"out\.jsonl: in use by data test, process {os.getpid()} on"):
+                await runner.run(things(3), work, paths(tmp_path), fingerprint={"job": "test"}, concurrency=8)
+            with pytest.raises(RecordError, match="in use by data test"):
+                runner.forget(paths(tmp_path))
+        return await work(thing)
+
+    do(tmp_path, things(100), meanwhile)
+    assert contents(tmp_path) == whole
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"fingerprint": {}}', '{"fingerprint": 3, "offsets": {}, "done": "x"}'])
