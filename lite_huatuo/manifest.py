@@ -21,7 +21,7 @@ def damage(folder: Path) -> str | None:
     """Return what is wrong with a sealed folder, in words, or None: files that are missing, cut, changed, or added."""
     try:
         wanted = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        files = {name: (size, digest) for name, (size, digest) in wanted.items()}
+        files = {name: (size, known) for name, (size, known) in wanted.items()}
     except FileNotFoundError:
         return f"{NAME} is missing"
     except (OSError, ValueError, TypeError, AttributeError):
@@ -31,11 +31,11 @@ def damage(folder: Path) -> str | None:
         return f"{lacking[0]} is missing"
     if added := sorted(there - set(files)):
         return f"{added[0]} does not belong to it"
-    for name, (size, digest) in files.items():
+    for name, (size, known) in files.items():
         path = folder / name
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
-        if _digest(path) != digest:
+        if digest(path) != known:
             return f"{name} was changed"
     return None
 
@@ -45,12 +45,13 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _facts(path: Path) -> tuple[int, str]:
-    return path.stat().st_size, _digest(path)
+    return path.stat().st_size, digest(path)
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    found = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(2**20):  # hashlib.file_digest is Python 3.11's
-            digest.update(piece)
-    return digest.hexdigest()
+            found.update(piece)
+    return found.hexdigest()

@@ -1,6 +1,6 @@
 """The run folder and its contract: who may write where, and what a resumed run finds.
 
-runs/<name>/recipe.yaml  environment.json  events.jsonl
+runs/<name>/recipe.yaml  environment.json  run.json (its id)  events.jsonl
 runs/<name>/{sft,ppo}/metrics.jsonl  samples.jsonl  checkpoints/  final/
 runs/<name>/eval/
 """
@@ -14,15 +14,18 @@ import platform
 import shutil
 import subprocess
 import time
+import uuid
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lite_huatuo import __version__, jsonl, manifest, nearest, schema
-from lite_huatuo.errors import CheckpointError, RecipeError
+from lite_huatuo.errors import CheckpointError, RecipeError, RecordError
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "safetensors", "unsloth")
+IDENTITY = "run.json"
 STAGES = {"base": "base", "sft": "SFT", "ppo": "SFT + PPO"}  # a run's students, and what tables call them
 # Recipe keys that may differ on resuming: they do not change a number.
 FREE_ON_RESUME = ("name", "report_to", "launch", "ppo.watch", "eval.benchmarks")
@@ -65,6 +68,7 @@ class RunDir:
                 (path / stage / "checkpoints").mkdir(parents=True, exist_ok=True)
             (path / "eval").mkdir(exist_ok=True)
             jsonl.write_text(path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+            jsonl.write_text(path / IDENTITY, json.dumps({"id": uuid.uuid4().hex}) + "\n")
             jsonl.write_text(path / "recipe.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
         except OSError as error:
             raise CheckpointError(
@@ -99,6 +103,11 @@ class RunDir:
             )
         return cls(path)
 
+    @cached_property
+    def id(self) -> str | None:
+        """What tells this run from every other, also from one with the same recipe; None for one from before ids."""
+        return self.facts(IDENTITY).get("id")
+
     def recipe(self) -> dict[str, Any]:
         """Return the resolved recipe the run was started with."""
         path = self.path / "recipe.yaml"
@@ -128,9 +137,10 @@ class RunDir:
             )
         wrong = manifest.damage(folder)
         if wrong is not None:
-            raise CheckpointError(
-                f"{folder}: damaged ({wrong}); put it back from a copy, or delete it and go on with `train --resume`"
+            otherwise = (
+                "delete it and go on with `train --resume`" if where == "final" else "start a new run with --run"
             )
+            raise CheckpointError(f"{folder}: damaged ({wrong}); put it back from a copy, or {otherwise}")
         return folder / adapter
 
     def actor(self) -> Path:
@@ -149,16 +159,7 @@ class RunDir:
 
     def facts(self, name: str) -> dict[str, Any]:
         """Return the facts kept in <run>/<name>; empty where none were."""
-        path = self.path / name
-        if not path.exists():
-            return {}
-        try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            kept = None
-        if not isinstance(kept, dict):
-            raise CheckpointError(f"{path}: damaged; put it back from a copy or start again with --overwrite")
-        return kept
+        return kept(self.path / name, "start again with --overwrite")
 
     def compare(self, name: str, facts: dict[str, Any]) -> None:
         """CheckpointError where the facts kept in <run>/<name> are others."""
@@ -189,7 +190,35 @@ class RunDir:
     def rewind(self, stage: str, counter: str, last: int) -> None:
         """Drop metrics and samples beyond `counter` == last: they will be written again by the resumed run."""
         for name in ("metrics.jsonl", "samples.jsonl") if self.writes else ():
-            jsonl.keep(self.stage(stage) / name, lambda row: row[counter] <= last)
+            path = self.stage(stage) / name
+            if path.exists():
+                jsonl.drop_torn_tail(path)
+                rows = [row for where, row in jsonl.iter_rows(path) if count(row, counter, where) <= last]
+                jsonl.write(path, rows)
+
+
+def kept(path: Path, otherwise: str) -> dict[str, Any]:
+    """Return the JSON object that a file of a run holds, empty where there is no file.
+
+    Of one that is damaged CheckpointError says: put it back from a copy or `otherwise`.
+    """
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path}: damaged; put it back from a copy or {otherwise}")
+    return found
+
+
+def count(row: dict[str, Any], counter: str, where: str) -> int:
+    """Return the update or step of a row that stands at `where`; RecordError where it has none."""
+    found = row.get(counter)
+    if not isinstance(found, int):
+        raise RecordError(f"{where}: no {counter}, damaged; remove this line")
+    return found
 
 
 def meant(path: Path) -> str:
@@ -201,8 +230,9 @@ def meant(path: Path) -> str:
 
 def _begun(folder: Path) -> bool:
     """True where a folder holds more than `create` leaves when it is killed before its end, which is the recipe."""
-    made = {"environment.json", ".environment.json.tmp", ".recipe.yaml.tmp"} if (folder / "eval").is_dir() else set()
-    return any(path.name not in made for path in folder.rglob("*") if not path.is_dir())
+    written = ("environment.json", IDENTITY, "recipe.yaml")
+    left = {*written[:-1], *(f".{name}.tmp" for name in written)} if (folder / "eval").is_dir() else set()
+    return any(path.name not in left for path in folder.rglob("*") if not path.is_dir())
 
 
 def environment() -> dict[str, Any]:

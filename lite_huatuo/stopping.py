@@ -1,9 +1,11 @@
 """Stopping on SIGINT (Ctrl-C) and SIGTERM (a batch system) at a place from which the work can go on.
 
     with stopping.on_signals() as stop:
-        with stop.held():        # here a signal waits: what is half done cannot be gone on with
+        with stop.held():            # here a signal waits: what is half done cannot be gone on with
+            with stop.released():    # but not here
+                ...
             ...
-        if stop.signal: save, then raise Interrupted(stop.signal)
+            if stop.signal: save, then raise Interrupted(stop.signal)
 
 Outside `held` a signal raises Interrupted at once, and so does a second one anywhere.
 """
@@ -43,6 +45,21 @@ class Stop:
         finally:
             self._holding = False
 
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Inside `held`: let a signal, and one that waits, raise Interrupted while the block runs."""
+        holding, self._holding = self._holding, False
+        try:
+            self.check()
+            yield
+        finally:
+            self._holding = holding
+
+    def check(self) -> None:
+        """Raise Interrupted where a signal has come."""
+        if self.signal:
+            raise Interrupted(self.signal)
+
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Take a signal."""
         again, self.signal = self.signal, number
@@ -62,10 +79,11 @@ def on_signals() -> Iterator[Stop]:
         yield stop
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == stop.handle:  # not where they are ignored by now
+                signal.signal(number, handler)
 
 
 def ignore() -> None:
-    """Ignore SIGINT and SIGTERM from now on."""
-    for number in SIGNALS:
+    """Ignore SIGINT and SIGTERM from now on: the work is done, and the process takes itself apart."""
+    for number in SIGNALS if threading.current_thread() is threading.main_thread() else ():
         signal.signal(number, signal.SIG_IGN)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lite_huatuo import jsonl
+from lite_huatuo import jsonl, run_dir
+from lite_huatuo.errors import CheckpointError, RecordError
 from lite_huatuo.run_dir import STAGES
 
 Log = dict[str, Any]
+OTHERWISE = "delete it: the card is then made without it"
 CURVES = {  # metric -> (stage, the counter it is drawn over)
     "sft/loss": ("sft", "step"),
     "sft/eval_loss": ("sft", "step"),
@@ -35,22 +36,25 @@ class Facts:
 
 def read(run: Path, recipe: Log, stage: str) -> Facts:
     """Read a run folder; `recipe` is its resolved recipe."""
-    heldout = _json(run / "eval" / "report.json") or {}
-    acceptance = _json(run / "verifier.json") or {}
+    heldout = _summaries(run / "eval" / "report.json")
     return Facts(
         recipe=recipe,
         stage=stage,
         heldout={name: heldout[name] for name in STAGES if name in heldout},
-        benchmarks=_json(run / "eval" / stage / "report.json") or {},
-        acceptance=acceptance.get("report"),
+        benchmarks=_summaries(run / "eval" / stage / "report.json"),
+        acceptance=_summaries(run / "verifier.json", ("report",)).get("report"),
         curves={name: points for name in CURVES if (points := _curve(run, name))},
         languages=_languages(run / "eval"),
-        environment=_json(run / "environment.json") or {},
+        environment=run_dir.kept(run / "environment.json", OTHERWISE),
     )
 
 
-def _json(path: Path) -> Log | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _summaries(path: Path, names: tuple[str, ...] = ()) -> dict[str, Log]:
+    """Return the objects in the object that a file holds: those of these names, or all."""
+    found = {name: value for name, value in run_dir.kept(path, OTHERWISE).items() if not names or name in names}
+    if not all(isinstance(value, dict) for value in found.values()):
+        raise CheckpointError(f"{path}: damaged; put it back from a copy or {OTHERWISE}")
+    return found
 
 
 def _curve(run: Path, name: str) -> list[tuple[float, float]]:
@@ -58,14 +62,20 @@ def _curve(run: Path, name: str) -> list[tuple[float, float]]:
     path = run / stage / "metrics.jsonl"
     if not path.is_file():
         return []
-    return [(row[counter], row[name]) for _, row in jsonl.iter_rows(path) if row.get(name) is not None]
+    return [
+        (run_dir.count(row, counter, where), row[name])
+        for where, row in jsonl.iter_rows(path)
+        if row.get(name) is not None
+    ]
 
 
 def _languages(folder: Path) -> list[str]:
     """Return the languages of the held-out questions: zh where a question has Chinese characters, else en."""
     found = set()
     for path in folder.glob("heldout.*.jsonl"):
-        for _, row in jsonl.iter_rows(path):
-            chinese = any("\u4e00" <= character <= "\u9fff" for character in row["question"])
+        for where, row in jsonl.iter_rows(path):
+            if not isinstance(question := row.get("question"), str):
+                raise RecordError(f"{where}: no question, damaged; remove this line")
+            chinese = any("\u4e00" <= character <= "\u9fff" for character in question)
             found.add("zh" if chinese else "en")
     return sorted(found) or ["en"]

@@ -1,9 +1,10 @@
 """PPO checkpoints: everything a resumed run needs to equal an uninterrupted one, as safetensors and JSON.
 
-    checkpoints/update-000020/{actor,critic}/  value_head.safetensors  optimizers.safetensors  state.json  manifest.json
+    checkpoints/update-000020/{actor,critic}/  value_head.safetensors  optimizers.safetensors  state.json  origin.json
+                              manifest.json
 
 A checkpoint is written under another name and renamed when whole: what is there is complete. Its manifest tells whether
-it still is. Nothing is unpickled.
+it still is, origin.json whose it is. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -30,9 +31,13 @@ from lite_huatuo.training.progress import Progress
 
 Optimizers = dict[str, torch.optim.Optimizer]
 
+ORIGIN = "origin.json"  # in a checkpoint: of which run it is, and of which update or step
 
-def save(folder: Path, shared: SharedBase, head: ValueHead, optimizers: Optimizers, state: dict[str, Any]) -> None:
-    """Write a checkpoint at `folder`; `state` is the stage's own JSON (update, best evaluation, …)."""
+
+def save(
+    folder: Path, shared: SharedBase, head: ValueHead, optimizers: Optimizers, state: dict[str, Any], *, run: str | None
+) -> None:
+    """Write a checkpoint of the run with that id; `state` is the stage's own JSON (update, best evaluation, …)."""
     temporary = fresh(folder)
     for adapter in ("actor", "critic"):
         shared.save(adapter, temporary / adapter)
@@ -42,6 +47,7 @@ def save(folder: Path, shared: SharedBase, head: ValueHead, optimizers: Optimize
     save_file({**tensors, **generators}, temporary / "optimizers.safetensors")
     whole = {"stage": state, "optimizers": scalars, "rng": states}
     jsonl.write_text(temporary / "state.json", json.dumps(whole) + "\n")
+    mark(temporary, run, state["update"])
     put(temporary, folder)
 
 
@@ -76,19 +82,23 @@ def newest(
     run: RunDir, stage: str, pattern: str, progress: Progress, processes: Processes = ALONE, *, in_place: bool = False
 ) -> Path | None:
     """Return a stage's newest sound checkpoint (see `latest`); damaged ones are told and stand in the run's events."""
-    path, told = processes.once(lambda: latest(run.stage(stage) / "checkpoints", pattern, in_place=in_place))
+    folder = run.stage(stage) / "checkpoints"
+    path, told = processes.once(lambda: latest(folder, pattern, run=run.id, in_place=in_place))
     for text in told:
         progress.note(f"warning: {stage}: {text}")
         run.event("damaged checkpoint", stage=stage, text=text)
     return path
 
 
-def latest(folder: Path, pattern: str, *, in_place: bool = False) -> tuple[Path | None, list[str]]:
+def latest(
+    folder: Path, pattern: str, *, run: str | None = None, in_place: bool = False
+) -> tuple[Path | None, list[str]]:
     """Return the newest sound checkpoint in a checkpoints folder, or None, and what is wrong with newer ones.
 
     What was never finished is deleted (where checkpoints are written `in_place`: those without a manifest), damaged
-    ones are set aside under another name. CheckpointError where all that there are are damaged: to begin again must be
-    the user's choice.
+    ones and those of another run than the one with the id `run`, or of another update than their name says, are set
+    aside under another name. CheckpointError where all that there are are damaged: to begin again must be the user's
+    choice.
     """
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover)
@@ -97,7 +107,7 @@ def latest(folder: Path, pattern: str, *, in_place: bool = False) -> tuple[Path 
         if in_place and not (path / manifest.NAME).exists():
             shutil.rmtree(path)
             continue
-        wrong = manifest.damage(path)
+        wrong = manifest.damage(path) or misplaced(path, run)
         if wrong is None:
             return path, told
         aside = path.with_name(f"damaged-{path.name}")
@@ -112,6 +122,28 @@ def latest(folder: Path, pattern: str, *, in_place: bool = False) -> tuple[Path 
     if damaged := sorted(path.name for path in folder.glob("damaged-*")):
         raise CheckpointError(f"{folder}: only {', '.join(damaged)} here; delete them to begin the stage again")
     return None, told
+
+
+def mark(folder: Path, run: str | None, number: int) -> None:
+    """Write into a checkpoint, before it is sealed, of which run (its id) and of which update or step it is."""
+    jsonl.write_text(folder / ORIGIN, json.dumps({"run": run, "number": number}) + "\n")
+
+
+def misplaced(path: Path, run: str | None) -> str | None:
+    """Return in words why a sealed checkpoint is not the one that its name and its place say, or None where it is.
+
+    A run from before runs had ids (None) takes those of any, and those that say nothing.
+    """
+    if not (path / ORIGIN).exists():
+        return None if run is None else f"{ORIGIN} is missing"
+    try:
+        origin = json.loads((path / ORIGIN).read_text(encoding="utf-8"))
+        whose, of = origin["run"], int(origin["number"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{ORIGIN} is damaged"
+    if of != number(path):
+        return f"it is number {of} under another name"
+    return "it is of another run" if run not in (None, whose) else None
 
 
 def number(path: Path) -> int:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lite_huatuo import jsonl
+from lite_huatuo import jsonl, run_dir
+from lite_huatuo.errors import CheckpointError
 from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.records import VerifiableProblem
@@ -120,14 +121,18 @@ def report(
     **limits: int,
 ) -> dict[str, Any]:
     """Evaluate into folder/heldout.<name>.jsonl, add the summary to folder/report.json and return it."""
+    before = processes.once(lambda: read_report(folder))  # a damaged one is told before the work
     path = folder / f"heldout.{name}.jsonl"
     summary = evaluate(shared, adapter, problems, verifier, path, progress=progress, processes=processes, **limits)
     if processes.main:
-        jsonl.write_text(folder / REPORT, json.dumps({**read_report(folder), name: summary}, indent=2) + "\n")
+        jsonl.write_text(folder / REPORT, json.dumps({**before, name: summary}, indent=2) + "\n")
     return summary
 
 
 def read_report(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the summaries of a run's eval folder by name (base, sft, ppo)."""
-    path = folder / REPORT
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path, otherwise = folder / REPORT, "delete it (the replies that it sums up stay beside it)"
+    found = run_dir.kept(path, otherwise)
+    if not all(isinstance(summary, dict) for summary in found.values()):
+        raise CheckpointError(f"{path}: damaged; put it back from a copy or {otherwise}")
+    return found

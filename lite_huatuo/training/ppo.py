@@ -56,7 +56,8 @@ def train(
 ) -> None:
     """Run stage 2 in a run folder, from its newest checkpoint if there is one. A finished stage is left alone.
 
-    The verifier must pass the recipe's bar on the shipped suite, unless `accept_verifier` takes it as it is. Several
+    The verifier must pass the recipe's bar on the shipped suite and be the one that PPO began with, unless
+    `accept_verifier` takes it as it is. Several
     processes share rollouts, verdicts and gradients; what is not shared each computes alike. A signal that `stop` was
     told of leaves a checkpoint.
     """
@@ -67,6 +68,7 @@ def train(
         progress.note("stage 2 (PPO) is done already")
         return
     start = run.sound("sft", where=recipe.ppo.start_from)
+    preflight.same_verifier(recipe, run, anyway=accept_verifier, processes=processes)
     set_seed(recipe.ppo.seed)
     stage = ppo_stage.assemble(recipe, run, progress, start, processes, stop)
     preflight.accept_verifier(recipe, run, stage.verifier, anyway=accept_verifier, processes=processes)
@@ -80,8 +82,7 @@ def train(
     run.event("ppo started", update=stage.state.update, **describe(stage.shared))
     progress.start("train ppo", stage.updates)
     progress.advance(stage.state.update)
-    while stage.state.update < stage.updates:
-        _update_or_save(stage)
+    _updates(stage)
     _choose_final(stage)
     where = run.path / "eval"
     heldout.report(
@@ -93,20 +94,30 @@ def train(
 
 
 def _finish(stage: Stage) -> None:
-    """Write the final adapters, whole or not at all."""
+    """Write the final adapters, whole or not at all; a best policy that they are stays: no checkpoint could make them
+    again without it."""
     folder = stage.run.stage("ppo")
     checkpoint.save_policy(folder / "final", stage.shared, stage.learner.head, ("actor", "critic", "reference"))
-    shutil.rmtree(folder / "best", ignore_errors=True)
+    for path in set((folder / "best").glob("*")) - ({ppo_stage.best(stage)} if ppo_stage.takes_best(stage) else set()):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _updates(stage: Stage) -> None:
+    """Do the updates that are left. A signal ends the one that samples or scores, and waits for the end of the one that
+    learns; a checkpoint of the last whole update stands before Interrupted goes on."""
+    with stage.stop.held():  # all through, but where `released` says so: no gap is left to lose updates in
+        while stage.state.update < stage.updates:
+            _update_or_save(stage)
+    stage.stop.check()
 
 
 def _update_or_save(stage: Stage) -> None:
-    """Do one update. A signal before its learning ends it there, one in its learning waits for its end; a checkpoint of
-    the last whole update stands before Interrupted goes on."""
+    """Do one update; save where a signal has come, or another process has gone while this one's state is whole."""
     before = checkpoint.random_states()
     try:
         _update(stage)
-    except (Interrupted, RuntimeError):  # where one of several processes has stopped, the others lose it
-        if stage.stop.signal and not stage.torn:
+    except (Interrupted, RuntimeError):  # the second: what is lost by the process that waits for one that has stopped
+        if (stage.stop.signal or stage.processes.count > 1) and not stage.torn:
             checkpoint.restore_random_states(*before)
             _save(stage)
         raise
@@ -121,10 +132,13 @@ def _update(stage: Stage) -> None:
 
     # 1 collect
     count = settings.rollout.episodes
-    with phases("rollout"):
+    with stage.stop.released(), phases("rollout"):
         mine = _collect(stage, inputs.pick(stage.problems, stage.state.update * count, count, settings.seed))
     with phases("scoring"):
-        whole = joint.joined(_measure(stage, mine), stage.processes)
+        with stage.stop.released():
+            measured = _measure(stage, mine)
+        # a signal waits from here on: of processes that have met, none may leave while another learns
+        whole = joint.joined(measured, stage.processes)
         data = _judged(stage, rollout.scored(whole), update)
 
     # 2 shape rewards
@@ -138,8 +152,8 @@ def _update(stage: Stage) -> None:
     used = ppo_math.masked_whiten(advantages, mask) if settings.whiten_advantages else advantages
 
     # 4 epochs of minibatches
-    with stage.stop.held(), phases("learning"):
-        stage.torn = True
+    stage.torn = True
+    with phases("learning"):
         figures = stage.learner.learn(
             data,
             used,
@@ -160,8 +174,7 @@ def _update(stage: Stage) -> None:
         "time/tokens_per_second": int(mask.sum()) / phases.seconds,
     }
     stage.state.update = update
-    with stage.stop.held():
-        _conclude(stage, whole.episodes, row)
+    _conclude(stage, whole.episodes, row)
     stage.torn = False
 
 
@@ -278,7 +291,7 @@ def _select(stage: Stage) -> dict[str, float]:
     if state.best_score is None or summary["score"] >= state.best_score:
         state.best_update, state.best_score = state.update, summary["score"]
         if stage.processes.main:
-            checkpoint.save_policy(_best(stage), stage.shared, stage.learner.head, ("actor", "critic"))
+            checkpoint.save_policy(ppo_stage.best(stage), stage.shared, stage.learner.head, ("actor", "critic"))
     return {
         "heldout/score": summary["score"],
         "heldout/right_share": summary["right"] / judged,
@@ -292,26 +305,18 @@ def _select_start(stage: Stage) -> None:
         stage.run.log("ppo", metrics.check({"update": 0, **figures}))
 
 
-def _best(stage: Stage) -> Any:
-    """Return the folder of the best policy so far; one folder per update, so that a resumed run finds its own."""
-    return stage.run.stage("ppo") / "best" / f"update-{stage.state.best_update:06d}"
-
-
 def _save(stage: Stage) -> None:
     """Write a checkpoint, then delete what no checkpoint needs."""
     if not stage.state.watch.streaks:
         stage.state.watch.good = stage.state.update
+    if not stage.processes.main or stage.saved == stage.state.update:
+        return
     folder = stage.run.stage("ppo") / "checkpoints"
     path = folder / f"update-{stage.state.update:06d}"
-    if not stage.processes.main or path.exists():
-        return
     checkpoint.save(
-        path,
-        stage.shared,
-        stage.learner.head,
-        stage.learner.optimizers,
-        asdict(stage.state),
+        path, stage.shared, stage.learner.head, stage.learner.optimizers, asdict(stage.state), run=stage.run.id
     )
+    stage.saved = stage.state.update
     checkpoint.prune(folder, stage.settings.keep_checkpoints, spare=stage.state.watch.good)
 
 
@@ -322,23 +327,24 @@ def _resume(stage: Stage) -> None:
     if newest is not None:
         saved = checkpoint.load(newest, stage.shared, stage.learner.head, stage.learner.optimizers)
         stage.state = State(**{**saved, "watch": WatchState(**saved["watch"])})
-        last = stage.state.update
+        last = stage.saved = stage.state.update
     stage.run.rewind("ppo", "update", last)
 
 
 def _choose_final(stage: Stage) -> None:
     """Load the best policy into actor and critic, where the recipe asks for it."""
     state = stage.state
-    if stage.settings.select_best and state.best_score is not None and state.best_update != stage.updates:
+    if ppo_stage.takes_best(stage):
         what = f"update {state.best_update}" if state.best_update else "the SFT policy: no update was better"
         stage.progress.note(f"best on the selection problems: {what}")
         stage.processes.wait()
-        wrong = manifest.damage(_best(stage))
+        best = ppo_stage.best(stage)
+        wrong = manifest.damage(best)
         if wrong is not None:
             raise CheckpointError(
-                f"{_best(stage)}: the best policy is damaged ({wrong}); put it back from a copy, or set aside the "
+                f"{best}: the best policy is damaged ({wrong}); put it back from a copy, or set aside the "
                 f"checkpoints from update {state.best_update} on and go on with --resume"
             )
         for adapter in ("actor", "critic"):
-            stage.shared.load(adapter, _best(stage) / adapter)
-        stage.learner.head.load(_best(stage) / "value_head.safetensors")
+            stage.shared.load(adapter, best / adapter)
+        stage.learner.head.load(best / "value_head.safetensors")

@@ -56,6 +56,7 @@ class Stage:
     processes: Processes
     stop: Stop
     torn: bool = False  # in the middle of what cannot be gone on with
+    saved: int | None = None  # the update of the newest checkpoint, where it is known
 
     @property
     def sampled(self) -> bool:
@@ -117,6 +118,17 @@ def assemble(
         processes=processes,
         stop=stop or Stop(),
     )
+
+
+def takes_best(stage: Stage) -> bool:
+    """Whether the recipe asks for the best policy, and that is an earlier one than the last."""
+    state = stage.state
+    return stage.settings.select_best and state.best_score is not None and state.best_update != stage.updates
+
+
+def best(stage: Stage) -> Path:
+    """Return the folder of the best policy so far; one folder per update, so that a resumed run finds its own."""
+    return stage.run.stage("ppo") / "best" / f"update-{stage.state.best_update:06d}"
 
 
 def _engine(recipe: Recipe, loaded: backends.LoadedBase) -> VllmEngine:

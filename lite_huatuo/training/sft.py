@@ -247,6 +247,8 @@ def _recorder(
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             processes.wait()  # each writes its random state
             if run.writes:
-                manifest.seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+                folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+                checkpoint.mark(folder, run.id, state.global_step)
+                manifest.seal(folder)
 
     return Recorder()

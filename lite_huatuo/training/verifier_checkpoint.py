@@ -61,6 +61,7 @@ class Checkpoints:
         save_file(tensors, temporary / "optimizer.safetensors")
         state = {"step": step, "optimizer": scalars, "identity": self.identity}
         jsonl.write_text(temporary / "state.json", json.dumps(state) + "\n")
+        checkpoint.mark(temporary, None, step)
         checkpoint.put(temporary, path)
         for old in older:
             shutil.rmtree(old)

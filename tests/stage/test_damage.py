@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from lite_huatuo import jsonl
+from lite_huatuo import jsonl, manifest
 from lite_huatuo import recipe as recipes
-from lite_huatuo.errors import CheckpointError
+from lite_huatuo.errors import CheckpointError, RecordError
+from lite_huatuo.export import card_facts
 from lite_huatuo.processes import ALONE
-from lite_huatuo.recipe import PPO, Recipe
+from lite_huatuo.recipe import PPO, Recipe, VerifierSection
 from lite_huatuo.run_dir import RunDir
-from lite_huatuo.training import ppo, sft
+from lite_huatuo.training import checkpoint, heldout, ppo, preflight, sft
 from lite_huatuo.training.ppo_stage import State
 from lite_huatuo.training.progress import Quiet
+from lite_huatuo.verifier.exact import ExactVerifier
 from tests.damage import DAMAGES, cut, flip
-from tests.stage.comparing import assert_same_run
+from tests.stage import data_jobs
+from tests.stage.comparing import assert_same_run, assert_same_tensors
 from tests.stage.killing import KillAt, Killed, after_sft
 
 
@@ -54,6 +60,78 @@ def test_swapped_adapters_are_found(whole: RunDir, short_recipe: Recipe, tmp_pat
     ppo.train(short_recipe, run)
     assert_same_run(whole, run)
     assert (newest.parent / f"damaged-{newest.name}").is_dir()
+
+
+def told_damaged(run: RunDir) -> list[str]:
+    return [
+        row["text"] for _, row in jsonl.iter_rows(run.path / "events.jsonl") if row["event"] == "damaged checkpoint"
+    ]
+
+
+def test_another_runs_checkpoint_is_not_gone_on_with(whole: RunDir, short_recipe: Recipe, tmp_path: Path) -> None:
+    run = killed_after_update(short_recipe, whole, tmp_path, 5)
+    newest = max((run.stage("ppo") / "checkpoints").glob("update-*"))
+    shutil.rmtree(newest)
+    shutil.copytree(whole.stage("ppo") / "checkpoints" / newest.name, newest)
+    ppo.train(short_recipe, run)
+    assert_same_run(whole, run)
+    assert [text.startswith(f"{newest.name} is damaged (it is of another run);") for text in told_damaged(run)] == [
+        True
+    ]
+
+
+def test_a_checkpoint_under_another_name_is_not_gone_on_with(
+    whole: RunDir, short_recipe: Recipe, tmp_path: Path
+) -> None:
+    run = killed_after_update(short_recipe, whole, tmp_path, 5)
+    earlier, newest = sorted((run.stage("ppo") / "checkpoints").glob("update-*"))
+    shutil.rmtree(newest)
+    shutil.copytree(earlier, newest)
+    ppo.train(short_recipe, run)
+    assert_same_run(whole, run)
+    assert [f"{newest.name} is damaged (it is number 2 under" in text for text in told_damaged(run)] == [True]
+    state = json.loads((newest / "state.json").read_text())  # written anew
+    assert state["stage"]["update"] == 4
+
+
+def sealed(folder: Path, run: str | None, number: int) -> Path:
+    folder.mkdir(parents=True)
+    checkpoint.mark(folder, run, number)
+    manifest.seal(folder)
+    return folder
+
+
+def test_what_says_whose_a_checkpoint_is(tmp_path: Path) -> None:
+    def found(run: str | None) -> str | None:
+        path, _ = checkpoint.latest(tmp_path, "step-*", run=run)
+        return path.name if path else None
+
+    sealed(tmp_path / "step-9", "mine", 9)
+    sealed(tmp_path / "step-10", "other", 10)
+    sealed(tmp_path / "step-11", "mine", 9)
+    sealed(tmp_path / "step-12", "mine", 12).joinpath("origin.json").unlink()
+    manifest.seal(tmp_path / "step-12")
+    assert checkpoint.misplaced(tmp_path / "step-12", None) is None, "runs from before have none"
+    assert checkpoint.misplaced(tmp_path / "step-10", None) is None
+    assert found("mine") == "step-9"
+    assert sorted(path.name for path in tmp_path.glob("damaged-*")) == [f"damaged-step-{n}" for n in (10, 11, 12)]
+
+
+def test_an_sft_checkpoint_of_another_run_or_step_is_not_gone_on_with(
+    whole: RunDir, short_recipe: Recipe, tmp_path: Path
+) -> None:
+    run = RunDir.create(tmp_path / "run", short_recipe.model_dump())
+    with pytest.raises(Killed):
+        sft.train(short_recipe, run, KillAt("train sft", 8))
+    folder = run.stage("sft") / "checkpoints"
+    shutil.copytree(folder / "checkpoint-6", folder / "checkpoint-8")
+    shutil.copytree(whole.stage("sft") / "checkpoints" / "checkpoint-12", folder / "checkpoint-12")
+    sft.train(short_recipe, run)
+    assert_same_run(whole, run, ("sft",))
+    assert [text.partition(";")[0] for text in told_damaged(run)] == [
+        "checkpoint-12 is damaged (it is of another run)",
+        "checkpoint-8 is damaged (it is number 6 under another name)",
+    ]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "unsealed"])
@@ -106,6 +184,128 @@ def test_a_damaged_best_policy_is_not_taken(whole: RunDir, tmp_path: Path) -> No
     )
     with pytest.raises(CheckpointError, match=r"best policy is damaged \(value_head.safetensors has"):
         ppo._choose_final(stage)
+
+
+def test_a_damaged_final_can_be_made_again_where_an_earlier_policy_was_the_best(
+    whole: RunDir, short_recipe: Recipe, tmp_path: Path
+) -> None:
+    shutil.copytree(whole.path, tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    shutil.rmtree(run.stage("ppo") / "final")
+    newest, best = run.stage("ppo") / "checkpoints" / "update-000006", run.stage("ppo") / "best"
+    state = json.loads((newest / "state.json").read_text())
+    state["stage"].update(best_update=4, best_score=9.0)
+    (newest / "state.json").write_text(json.dumps(state))
+    manifest.seal(newest)
+    for update in (2, 4):
+        shutil.rmtree(best / f"update-00000{update}", ignore_errors=True)
+        shutil.copytree(run.stage("ppo") / "checkpoints" / "update-000004", best / f"update-00000{update}")
+    for _ in range(2):
+        ppo.train(short_recipe, run)
+        assert [path.name for path in best.iterdir()] == ["update-000004"]
+        for part in ("actor/adapter_model", "critic/adapter_model", "value_head"):
+            assert_same_tensors(
+                run.stage("ppo") / "final" / f"{part}.safetensors", best / f"update-000004/{part}.safetensors"
+            )
+        flip(run.final("ppo") / "adapter_model.safetensors")
+        with pytest.raises(CheckpointError, match=r"delete it and go on with `train --resume`"):
+            run.actor()
+        shutil.rmtree(run.stage("ppo") / "final")
+
+
+@pytest.mark.parametrize("text", ["", '{"base": {', "[]", '{"base": 3}', "\xff"])
+@pytest.mark.parametrize("name", ["eval/report.json", "verifier.json", "environment.json", "eval/sft/report.json"])
+def test_a_damaged_file_of_a_run_is_told_in_a_line(tmp_path: Path, name: str, text: str) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(text.replace("base", "report").encode("latin-1"))
+    told = rf"{re.escape(name)}: damaged; put it back from a copy or delete it"
+    if name != "environment.json" or not text.endswith("}"):
+        with pytest.raises(CheckpointError, match=told):
+            card_facts.read(tmp_path, {}, "sft")
+    if name == "eval/report.json":
+        with pytest.raises(CheckpointError, match=told):
+            heldout.read_report(tmp_path / "eval")
+        with pytest.raises(CheckpointError, match=told):  # before the work: nothing of it is there
+            heldout.report(None, "actor", "sft", [], None, tmp_path / "eval", Quiet())  # type: ignore[arg-type]
+        file.unlink()
+        assert heldout.read_report(tmp_path / "eval") == {}
+
+
+@pytest.mark.parametrize(("file", "lacking"), [("ppo/metrics.jsonl", "update"), ("eval/heldout.sft.jsonl", "question")])
+def test_a_damaged_row_is_told_by_its_line_when_a_card_is_written(tmp_path: Path, file: str, lacking: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    jsonl.write(path, [{"update": 1, "question": "What?", "score/mean": 0.1}, {"score/mean": 0.2}])
+    with pytest.raises(RecordError, match=rf"{path}:2: no {lacking}, damaged; remove this line"):
+        card_facts.read(tmp_path, {}, "sft")
+
+
+def judged(folder: Path, **values: object) -> Recipe:
+    """Return a recipe whose verifier is a profile in the folder."""
+    profile = data_jobs.profile(folder, "http://127.0.0.1:9/v1", **values)
+    verifier = {"kind": "api", "profile": str(profile), "store": str(folder / "v.sqlite")}
+    base = {"model": "tiny", "max_length": 2048}
+    data = {"sft": "a.jsonl", "problems": "b.jsonl"}
+    return recipes.check({"name": "judged", "base": base, "data": data, "verifier": verifier}, "judged")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"model": "another"}, "verifier.model: 'scripted-1' → 'another'"),
+        ({"base_url": "http://127.0.0.1:8/v1"}, "verifier.base_url: 'http://127.0.0.1:9/v1' → 'http://127.0.0.1:8/v1'"),
+        ({"extra": {"top_k": 1}}, "verifier.extra.top_k: None → 1"),
+        ({"concurrency": 3, "timeout": 7, "requests_per_minute": 5, "key_env": "OTHER"}, None),
+    ],
+)
+def test_a_judge_that_changed_since_ppo_began_is_refused(
+    tmp_path: Path, change: dict[str, Any], told: str | None
+) -> None:
+    recipe = judged(tmp_path)
+    run = RunDir.create(tmp_path / "run", recipe.model_dump())
+    preflight.same_verifier(recipe, run, anyway=False)
+    jsonl.write_text(run.path / "verifier.json", '{"report": {}}')
+    judged(tmp_path, **change)
+    if told is None:
+        preflight.same_verifier(recipe, run, anyway=False)
+        return
+    with pytest.raises(CheckpointError, match=rf"{re.escape(f'({told})')}.*--accept-verifier$"):
+        preflight.same_verifier(recipe, run, anyway=False)
+    assert (run.path / "verifier.json").exists()
+    preflight.same_verifier(recipe, run, anyway=True)
+    assert not (run.path / "verifier.json").exists(), "it is measured again"
+    [event] = [row for _, row in jsonl.iter_rows(run.path / "events.jsonl") if row["event"] == "another verifier"]
+    assert told in event["text"]
+    preflight.same_verifier(recipe, run, anyway=False)
+
+
+@pytest.mark.parametrize("key", ["adapter", "model"])
+def test_a_judges_files_that_changed_are_another_judge(tmp_path: Path, key: str) -> None:
+    for name in ("adapter_model.safetensors", "adapter_config.json", "README.md"):
+        (tmp_path / name).write_bytes(b"{1}")
+    alone = {"kind": "adapter" if key == "adapter" else "classifier", key: str(tmp_path)}
+    section = {"kind": "ensemble", "members": [{"kind": "exact"}, alone]}
+    before = preflight.identity(section)
+    (tmp_path / "README.md").write_text("other words")
+    assert preflight.identity(section) == before
+    flip(tmp_path / "adapter_model.safetensors")
+    changed = preflight.identity(section)
+    assert {name for name in before if before[name] != changed[name]} == {"member 2"}
+    assert before["member 2"]["files"].keys() == {"adapter_model.safetensors", "adapter_config.json"}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"verifier": "exact"}'])
+def test_a_damaged_report_on_the_verifier_is_made_again(tmp_path: Path, text: str) -> None:
+    recipe = judged(tmp_path)
+    recipe = recipe.model_copy(update={"verifier": VerifierSection()})
+    run = RunDir.create(tmp_path / "run", recipe.model_dump())
+    (run.path / "verifier.json").write_text(text)
+    preflight.accept_verifier(recipe, run, ExactVerifier(), anyway=True)
+    measured = (run.path / "verifier.json").read_text()
+    assert json.loads(measured)["report"]["accuracy"]
+    preflight.accept_verifier(recipe, run, None, anyway=False)  # type: ignore[arg-type]  # it is not asked again
+    assert (run.path / "verifier.json").read_text() == measured
 
 
 @pytest.mark.parametrize(("stage", "file", "part"), [("sft", "sft", "sft"), ("ppo", "problems", "problems")])

@@ -7,20 +7,28 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from types import FrameType, SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from lite_huatuo import jsonl, lock, stopping
 from lite_huatuo.errors import CheckpointError
-from lite_huatuo.recipe import Recipe
+from lite_huatuo.processes import ALONE
+from lite_huatuo.recipe import PPO, Recipe
 from lite_huatuo.run_dir import RunDir
 from lite_huatuo.stopping import Interrupted, Stop
-from lite_huatuo.training import decoding, ppo, ppo_update, sft
+from lite_huatuo.training import decoding, phases, ppo, ppo_update, sft
+from lite_huatuo.training.ppo_stage import State
+from lite_huatuo.training.progress import Quiet
+from lite_huatuo.training.rollout import Rollout
 from tests import tiny
 from tests.stage.comparing import assert_same_run
-from tests.stage.killing import At, after_sft
+from tests.stage.killing import At, KillAt, Killed, after_sft
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +83,111 @@ def test_ppo_saves_the_last_whole_update(
     assert_same_run(whole, run)
 
 
+def light_stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Any, list[int], list[tuple[int, float, Any]]]:
+    """Return a stage of two updates whose parts only draw a number each, what it has logged, and what it has saved: the
+    update, the sum of the numbers it has learned from, and the state of torch's generator."""
+    logged: list[int] = []
+    saved: list[tuple[int, float, Any]] = []
+    learned = [0.0]
+
+    def learn(data: Any, *_: object, **__: object) -> dict[str, float]:
+        learned[0] += data.values.sum().item() + torch.rand(1).item()
+        return {}
+
+    def measured(*_: object) -> Any:
+        drawn = torch.rand(2, 3)
+        every = dict.fromkeys(("logprobs", "reference", "values", "entropy", "weights"), drawn)
+        return Rollout([], torch.zeros(2), torch.ones(2, 3, dtype=torch.bool), **every, trunk=[])
+
+    def save(path: Path, *_: object, **__: object) -> None:
+        saved.append((int(path.name[-6:]), learned[0], torch.get_rng_state()))
+
+    names = ("score/mean", "score/form_share", "reference/kl_per_token")
+    for module, name, stand_in in (
+        (ppo, "_collect", lambda *_: [torch.rand(1)]),
+        (ppo, "_measure", measured),
+        (ppo, "_judged", lambda stage, data, update: data),
+        (ppo.rollout, "scored", lambda whole: whole),
+        (ppo.ppo_figures, "figures", lambda *_: dict.fromkeys(names, 0.0)),
+        (ppo, "_watch", lambda *_: []),
+        (ppo, "_select", lambda stage: {}),
+        (ppo.checkpoint, "save", save),
+        (ppo.checkpoint, "prune", lambda *_, **__: None),
+        (phases, "reset_peak", lambda: None),
+        (phases, "peak_mib", lambda: None),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, stand_in)
+    settings = PPO(save_every=1000, sample_every=1000)
+    settings.rollout.episodes = 2
+    nothing = SimpleNamespace(write=lambda *_: None)
+    run = SimpleNamespace(
+        id="run",
+        stage=lambda name: tmp_path / name,
+        log=lambda stage, row: logged.append(row["update"]),
+        sample=lambda *_: None,
+    )
+    stage = SimpleNamespace(
+        settings=settings, state=State(), updates=2, stop=Stop(), torn=False, saved=None, processes=ALONE, run=run,
+        problems=[1, 2, 3], learner=SimpleNamespace(learn=learn, head=None, optimizers=None), shared=None, log=nothing,
+        progress=Quiet(),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return stage, logged, saved
+
+
+def updates_with_a_signal(stage: Any, place: int) -> tuple[int, bool]:
+    """Do the updates; before the line of that number (from 1) the signal comes. Return the lines, and whether it
+    ended them."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename not in (ppo.__file__, stopping.__file__):
+            return None
+        if event == "line":
+            lines += 1
+            if lines == place:
+                stage.stop.handle(signal.SIGINT, None)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        ppo._updates(stage)
+    except Interrupted:
+        return lines, True
+    finally:
+        sys.settrace(before)
+    return lines, False
+
+
+def test_a_signal_between_any_two_lines_of_the_updates_loses_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def light() -> tuple[Any, list[int], list[tuple[int, float, Any]]]:
+        return light_stage(monkeypatch, tmp_path)
+
+    stage, logged, saved = light()
+    stage.settings.save_every = 1
+    assert not updates_with_a_signal(stage, 0)[1]
+    assert logged == [1, 2]
+    whole = {update: (learned, state) for update, learned, state in saved}
+    torch.manual_seed(0)
+    whole[0] = (0.0, torch.get_rng_state())
+    ended = Counter[int]()
+    for place in range(1, updates_with_a_signal(light()[0], 0)[0] + 1):
+        stage, logged, saved = light()
+        assert updates_with_a_signal(stage, place)[1], f"line {place}"
+        if logged or saved:
+            update, learned, state = saved[-1]
+            assert update == len(logged), f"line {place}"
+            assert learned == whole[update][0], f"line {place}"
+            assert state.equal(whole[update][1]), f"line {place}"
+        ended[len(logged)] += 1
+    assert set(ended) == {0, 1, 2}
+    assert sum(ended.values()) > 100
+
+
 def test_a_second_signal_does_not_wait() -> None:
     stop = Stop()
     with stop.held():
@@ -92,6 +205,21 @@ def test_handlers_are_put_back() -> None:
     assert [signal.getsignal(number) for number in stopping.SIGNALS] == before
 
 
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+def test_a_signal_when_all_is_done_changes_nothing(number: signal.Signals) -> None:
+    code = (
+        "import os, sys; from lite_huatuo.cli import main; exit = sys.exit\n"
+        "def signalled(code): os.kill(os.getpid(), int(sys.argv.pop())); exit(code)\n"
+        "sys.exit = signalled; number = sys.argv.pop(); sys.argv += ['recipes', 'list']\n"
+        "listed = main.cli.main\n"
+        "def listing(**words): listed(**words); sys.argv.append(number)\n"
+        "main.cli.main = listing; main.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(int(number))], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "demo" in done.stdout
+
+
 def start(recipe: Path, folder: Path, *words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "lite_huatuo", "train", "--recipe", str(recipe), "--run", str(folder)]
     return subprocess.Popen([*command, "--threads", "1", *words], stderr=subprocess.PIPE, text=True)
@@ -101,13 +229,14 @@ def start(recipe: Path, folder: Path, *words: str) -> subprocess.Popen[str]:
 def test_the_command_says_how_to_go_on_and_holds_its_folder(
     whole: RunDir, sparse: Recipe, tmp_path: Path, number: int, code: int
 ) -> None:
-    longer = sparse.model_copy(update={"ppo": sparse.ppo.model_copy(update={"total_episodes": 8 * 30})})
+    # many more updates than are done before the signal comes, however long this test is kept waiting
+    longer = sparse.model_copy(update={"ppo": sparse.ppo.model_copy(update={"total_episodes": 8 * 10_000})})
     file = tmp_path / "longer.yaml"
     file.write_text(yaml.safe_dump(longer.model_dump()))
     folder = after_sft(whole, longer, tmp_path / "run").path
     metrics = folder / "ppo" / "metrics.jsonl"
     process = start(file, folder, "--resume")
-    while not metrics.exists() or len(metrics.read_text().split("\n")) < 4:
+    while not metrics.exists() or metrics.read_text().count("\n") < 3:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     with (
@@ -116,15 +245,16 @@ def test_the_command_says_how_to_go_on_and_holds_its_folder(
     ):
         pass
     process.send_signal(number)
-    err = process.communicate(timeout=60)[1]
+    err = process.communicate()[1]
     assert process.returncode == code, err
     assert f"go on with: lite-huatuo train --recipe {file} --run {folder} --threads 1 --resume\n" in err
     assert "Traceback" not in err
-    assert len(list((folder / "ppo" / "checkpoints").glob("update-*"))) == 1
-    run = RunDir.open(folder)
-    with lock.locked(folder, "test"):  # it was given back
-        ppo.train(longer, run)
-    assert [row["update"] for _, row in jsonl.iter_rows(metrics)] == list(range(31))
+    [saved] = (folder / "ppo" / "checkpoints").glob("update-*")
+    updates = [row["update"] for _, row in jsonl.iter_rows(metrics)]
+    assert updates == list(range(int(saved.name[-6:]) + 1))
+    with lock.locked(folder, "test"), pytest.raises(Killed):  # it was given back
+        ppo.train(longer, RunDir.open(folder), KillAt("train ppo", len(updates)))
+    assert [row["update"] for _, row in jsonl.iter_rows(metrics)] == [*updates, len(updates)]
 
 
 def test_the_lock_of_a_process_that_was_killed_is_nobodys(tmp_path: Path) -> None:

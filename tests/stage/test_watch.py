@@ -98,7 +98,7 @@ def test_without_the_watch_the_score_rises_by_the_trick_and_with_it_the_run_stop
     (tmp_path / "on").mkdir()
     second = {"kind": "exact"}
     off = recipe(tricked, watch={"verifier": second, "gap": None})
-    off = off.model_copy(update={"verifier": off.verifier.model_copy(update={"kind": "api"})})
+    off = off.model_copy(update={"verifier": off.verifier.model_copy(update={"kind": "api", "profile": "local"})})
     blind = continued(start, off, tmp_path / "off")
     ppo.train(off, blind, accept_verifier=True)
     last = metrics(blind)[-1]

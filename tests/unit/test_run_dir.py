@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from lite_huatuo import __version__, jsonl, manifest
-from lite_huatuo.errors import CheckpointError
+from lite_huatuo.errors import CheckpointError, RecordError
 from lite_huatuo.run_dir import RunDir, environment
 from tests.damage import DAMAGES
 
@@ -41,6 +42,7 @@ def test_a_new_run_folder_holds_what_the_contract_says(run: RunDir) -> None:
     assert found == {
         "recipe.yaml",
         "environment.json",
+        "run.json",
         "events.jsonl",
         "eval",
         "sft",
@@ -203,6 +205,29 @@ def test_rewind_drops_later_rows_and_torn_tails(run: RunDir, stage: str) -> None
     assert (run.stage(stage) / "metrics.jsonl").read_bytes() == b""
 
 
+@pytest.mark.parametrize("row", [{"x": 1}, {"update": "2"}, {"update": None}], ids=str)
+def test_rewind_tells_a_row_without_its_counter_and_leaves_the_file(run: RunDir, row: dict) -> None:
+    run.log("ppo", {"update": 1})
+    run.log("ppo", row)
+    before = (run.stage("ppo") / "metrics.jsonl").read_bytes()
+    with pytest.raises(RecordError, match=r"metrics\.jsonl:2: no update, damaged; remove this line"):
+        run.rewind("ppo", "update", 1)
+    assert (run.stage("ppo") / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_has_an_id_of_its_own_which_it_keeps(tmp_path: Path) -> None:
+    one, other = (RunDir.create(tmp_path / name, RECIPE) for name in "ab")
+    assert one.id
+    assert one.id != other.id
+    assert RunDir.resume(one.path, RECIPE).id == one.id
+    assert RunDir.create(tmp_path / "b", RECIPE, overwrite=True).id != other.id
+    (one.path / "run.json").unlink()
+    assert RunDir(one.path).id is None, "of a run from before"
+    (one.path / "run.json").write_text("")
+    with pytest.raises(CheckpointError, match=r"run\.json: damaged; put it back from a copy or start again"):
+        _ = RunDir(one.path).id
+
+
 def test_rewind_before_anything_was_logged_makes_no_file(run: RunDir) -> None:
     run.rewind("ppo", "update", 0)
     assert list(run.stage("ppo").iterdir()) == [run.stage("ppo") / "checkpoints"]
@@ -230,6 +255,9 @@ def test_an_adapter_that_is_not_as_it_was_written_is_refused(run: RunDir, damage
     DAMAGES[damage](path)
     with pytest.raises(CheckpointError, match=r"sft/final: damaged \(.*put it back from a copy"):
         run.actor()
+    shutil.copytree(run.path / "sft" / "final", run.path / "sft" / "early" / "step-000005")
+    with pytest.raises(CheckpointError, match=r"step-000005: damaged .* start a new run with --run$"):
+        run.sound("sft", where="early/step-000005")  # no resumed run would make it again
 
 
 def test_no_environment_variable_gets_into_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
