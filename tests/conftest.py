@@ -15,6 +15,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from lite_huatuo import recipe as recipes
+from lite_huatuo import stopping
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
 from tests import tiny
@@ -30,6 +31,12 @@ ASKED_FOR = ("slow", "gpu", "unsloth", "vllm", "llama_cpp", "browser")  # marker
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the dequantised models of the tests out of the user's cache."""
     os.environ["LITE_HUATUO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def signals_are_heard() -> None:
+    """A command that ends in this process ends no process: pytest, and what it starts, must go on hearing signals."""
+    stopping.ignore = lambda: None
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import importlib
 import signal
 import sys
@@ -80,7 +79,6 @@ def cli() -> None:
 def main() -> None:
     """Run the command line: known errors are told in a line each, exit 1; wrong usage 2; SIGINT (Ctrl-C) 130,
     SIGTERM 143."""
-    atexit.register(stopping.ignore)  # what a library does at the end of the process is not worth a trace
     terminal.show_all()
     with stopping.on_signals() as stop:
         code = _run(stop)
@@ -90,8 +88,11 @@ def main() -> None:
 def _run(stop: stopping.Stop) -> int:
     """Run the command and return the exit code."""
     try:
-        with troubles.told("run the same command again", memory="take a smaller model, batch or length"):
-            code = cli(standalone_mode=False)
+        try:
+            with troubles.told("run the same command again", memory="take a smaller model, batch or length"):
+                code = cli(standalone_mode=False)
+        finally:
+            stopping.ignore()  # what is done is done: from here on a signal could only hide how it ended
     except LiteHuatuoError as error:
         for line in str(error).split("\n"):
             terminal.say(f"error: {line}", err=True)

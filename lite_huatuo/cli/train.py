@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dry-run", is_flag=True, help="Print the resolved recipe, devices, steps and token counts; train nothing."
 )
-@click.option("--accept-verifier", is_flag=True, help="Start PPO though the verifier is below the recipe's accept_at.")
+@click.option("--accept-verifier", is_flag=True, help="Take the verifier though it is below accept_at, or was another.")
 @click.option("--evaluate", is_flag=True, help="Then ask base and student the recipe's eval.benchmarks.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads  [default: all cores but one]")
 def command(
@@ -141,7 +141,8 @@ def _run(
         raise
     except KeyboardInterrupt as signalled:
         if opened:
-            run.event("interrupted")
+            with suppress(OSError):  # a full disk must not hide why it ended
+                run.event("interrupted")
         if together.count == 1:  # else the process that started them says so
             say_how_to_go_on()
         raise click.exceptions.Exit(128 + getattr(signalled, "number", signal.SIGINT)) from None  # all is said
