@@ -20,7 +20,7 @@ from lite_huatuo.training.progress import Quiet
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 EARLY = 0.2  # share of the kills that do not wait for the work to begin
-PATIENCE = 20.0  # seconds that a signal may take to end a command on a busy machine
+PATIENCE = 60.0  # seconds that a signal may take to end a command on a busy machine
 AGAIN = "the same command"
 
 
@@ -171,13 +171,13 @@ def _kill(
         err.seek(0)
         said = err.read()
     assert "Traceback" not in said, said[-4000:]
+    ended = -signal.SIGKILL if number == signal.SIGKILL else 128 + number
+    assert process.returncode in (0, ended), f"{number.name}, exit {process.returncode}: {said[-2000:]}"
     if process.returncode == 0 or done():
         return None
     lines = [line for line in said.split("\n") if line] or [""]
     if number == signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL, said[-2000:]
         return Hit(number, moment, seconds, lines[-1])
-    assert process.returncode == 128 + number, f"{number.name}, exit {process.returncode}: {said[-2000:]}"
     assert (advice if was_ready else early) in said, said[-2000:]
     before = [line for line in lines if "interrupted" not in line] or [""]
     return Hit(number, moment, seconds, before[-1])

@@ -78,7 +78,7 @@ def test_killed_at_random_moments(stage: str, longest: float, whole: RunDir, rec
     print(killing.told(hits))
 
 
-@pytest.mark.parametrize("name", ["environment.json", "recipe.yaml"])
+@pytest.mark.parametrize("name", ["environment.json", "run.json", "recipe.yaml"])
 def test_a_run_folder_that_was_killed_while_it_was_made_is_made_anew(
     name: str, short_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,11 +3,13 @@ and what is left when one of them is killed."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +107,31 @@ def before_ppo(run: RunDir, folder: Path) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def no_end(server: ScriptedServer, folder: Path) -> Iterator[None]:
+    """While the block runs, have the judge be silent once update 3 of the 4 of a run is logged: whatever keeps this
+    test waiting, the run is not over at the block's end."""
+    over = threading.Event()
+
+    def reply(request: dict) -> str:
+        if updates(folder) >= 3:
+            over.wait()
+        return scripted_teacher.reply(request)
+
+    server.reply = reply
+    try:
+        yield
+    finally:
+        over.set()
+        server.reply = scripted_teacher.reply
+
+
+def updates(folder: Path) -> int:
+    """Return how many updates of a run, which may go on, are logged; -1 before the SFT policy is."""
+    metrics = folder / "ppo" / "metrics.jsonl"
+    return metrics.read_bytes().count(b"\n") - 1 if metrics.exists() else -1
+
+
 def finish(process: subprocess.Popen[str]) -> str:
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err[-3000:]
@@ -127,7 +154,7 @@ def assert_alike(one: RunDir, other: RunDir) -> None:
             assert left.keys() == right.keys()
             for key in left:
                 gap = (left[key] - right[key]).abs().max().item()
-                assert gap <= 1e-5, f"{stage} {name}: {key} differs by {gap}"
+                assert gap <= 1e-4, f"{stage} {name}: {key} differs by {gap}"
         first, second = (rows(run.stage(stage) / "metrics.jsonl") for run in (one, other))
         assert len(first) == len(second)  # written once
         for left, right in zip(first, second, strict=True):
@@ -170,41 +197,42 @@ def test_three_processes_with_a_sharded_base_go_on_from_the_checkpoints_of_one(
 
 
 def test_when_one_process_is_killed_all_end_and_another_number_goes_on(
-    tree: dict, alone: RunDir, tmp_path: Path
+    tree: dict, alone: RunDir, judge: tuple[ScriptedServer, Path], tmp_path: Path
 ) -> None:
     file, folder = recipe_file(tree, tmp_path), tmp_path / "run"
-    process = start(file, folder, *together(2, "ddp"))
-    while not (folder / "ppo" / "checkpoints" / "update-000002").exists():
-        assert process.poll() is None, process.communicate()[1][-3000:]
-        time.sleep(0.05)
-    workers = psutil.Process(process.pid).children(recursive=True)
-    victim = next(p for p in workers if p.environ().get("RANK") == "1")
-    os.kill(victim.pid, signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    with no_end(judge[0], folder):
+        process = start(file, folder, *together(2, "ddp"))
+        while not (folder / "ppo" / "checkpoints" / "update-000002").exists():
+            assert process.poll() is None, process.communicate()[1][-3000:]
+            time.sleep(0.05)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        victim = next(p for p in workers if p.environ().get("RANK") == "1")
+        os.kill(victim.pid, signal.SIGKILL)
+    _, err = process.communicate()
     assert process.returncode == 1
     assert "process 1 of 2 was ended by SIGKILL" in err
     assert "--resume" in err
     assert "Traceback" not in err
-    assert not psutil.wait_procs(workers, timeout=10)[1]  # none is left
+    assert not psutil.wait_procs(workers, timeout=60)[1]  # none is left
     assert_alike(alone, gone_on(file, folder))
 
 
 def test_a_signal_to_the_one_that_started_them_leaves_a_checkpoint_of_the_last_whole_update(
-    tree: dict, alone: RunDir, tmp_path: Path
+    tree: dict, alone: RunDir, judge: tuple[ScriptedServer, Path], tmp_path: Path
 ) -> None:
     tree = {**tree, "ppo": {**tree["ppo"], "save_every": 1000}}
     file, folder = recipe_file(tree, tmp_path), before_ppo(alone, tmp_path / "run")
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipes.load(str(file)).model_dump()))
-    metrics = folder / "ppo" / "metrics.jsonl"
-    process = start(file, folder, "--resume", *together(2, "ddp"))
-    while not metrics.exists() or rows(metrics)[-1:] == [] or rows(metrics)[-1]["update"] < 1:
-        assert process.poll() is None, process.communicate()[1][-3000:]
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    with no_end(judge[0], folder):
+        process = start(file, folder, "--resume", *together(2, "ddp"))
+        while updates(folder) < 1:
+            assert process.poll() is None, process.communicate()[1][-3000:]
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
     assert process.returncode == 143, err[-3000:]
     assert err.count("interrupted; go on with: lite-huatuo train") == 1
     assert "Traceback" not in err
     saved = [path.name for path in (folder / "ppo" / "checkpoints").glob("update-*")]
-    assert saved == [f"update-{rows(metrics)[-1]['update']:06d}"]
+    assert saved == [f"update-{updates(folder):06d}"]
     assert_alike(alone, gone_on(file, folder))
