@@ -22,6 +22,17 @@ QUICK = Retries(tries=8, first=0.01, longest=0.05)
 FLAT = "prices={input: 1000.0, output: 1000.0}"  # dollars per million: 0.001 a token
 
 
+class Gate(ScriptedServer):
+    """Answers nobody before as many as are wanted have asked."""
+
+    wanted = 0
+
+    async def _chat(self, request: dict[str, Any]) -> Any:
+        while self.most < self.wanted:
+            await asyncio.sleep(0.005)
+        return await super()._chat(request)
+
+
 def profile_of(server: ScriptedServer, *overrides: str) -> Profile:
     chosen = (f"base_url={server.url}", "key_env=CANARY_KEY", "timeout=300", FLAT, *overrides)
     return profiles.load("local", chosen)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 import yaml
 from huggingface_hub import constants
@@ -33,6 +34,7 @@ SECRETS = {
     "HUGGING_FACE_HUB_TOKEN": f"hf_other{MARK}",
     "WANDB_API_KEY": f"wandb{MARK}",
     "HTTPS_PROXY": f"http://user:{MARK}@127.0.0.1:9",
+    "HTTP_PROXY": f"http://user:{MARK}@127.0.0.1:9",
     "OPENAI_CUSTOM_HEADERS": f"X-Key: {MARK}",
 }
 Run = Callable[..., tuple[int, str, str]]
@@ -52,6 +54,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCap
     """An empty working folder; in the end nothing in it, in the log or in a command line holds a secret."""
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # for the Hub's stand-in
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(client, "Teacher", functools.partial(client.Teacher, retries=QUICK, **data_jobs.PATIENCE))
     caplog.set_level(logging.DEBUG)
@@ -111,6 +114,35 @@ def test_data_search_that_fails_writes_no_key(fault: str, run: Run, place: Path)
         data_jobs.write(place / "problems.jsonl", data_jobs.problems(2))
         ended = run("data", "search", "problems.jsonl", "--to", "t.jsonl", "--teacher", "hasty.yaml")
     assert "error:" in said(ended, 1)
+
+
+class Proxy(ScriptedServer):
+    """Refuses what it is to connect to, and repeats the key it was shown."""
+
+    async def _answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Any:
+        self.paths[method] += 1
+        return 407, [f"reason: {SECRETS['HTTPS_PROXY']}"], f"{headers} {SECRETS['HTTPS_PROXY']}".encode()
+
+
+@pytest.mark.parametrize("transport", ["DefaultAioHttpClient", "DefaultAsyncHttpxClient"])
+@pytest.mark.parametrize("there", [True, False], ids=["refuses", "is not there"])
+def test_a_proxy_that_fails_writes_no_key(
+    there: bool, transport: str, run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name and password in its address are secrets too. Over http none is used: it would see the endpoint's key."""
+    monkeypatch.setattr(openai, "DefaultAioHttpClient", getattr(openai, transport))
+    data_jobs.write(place / "problems.jsonl", data_jobs.problems(2))
+    words = ("data", "search", "problems.jsonl", "--to", "t.jsonl", "--overwrite", "--teacher")
+    with Proxy() as proxy, ScriptedServer(scripted_teacher.reply) as server:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, SECRETS["HTTPS_PROXY"].replace(":9", f":{proxy.port}") if there else SECRETS[name])
+        monkeypatch.setenv("NO_PROXY", "")
+        told = said(run(*words, data_jobs.profile(place, "https://teacher.invalid/v1")), 1)
+        assert "https://teacher.invalid/v1" in told
+        assert set(proxy.paths) == ({"CONNECT"} if there else set())
+        asked = proxy.paths["CONNECT"]
+        said(run(*words, data_jobs.profile(place, server.url)), 0)
+        assert proxy.paths.total() == asked
 
 
 @pytest.mark.parametrize(

@@ -192,16 +192,17 @@ def test_a_run_killed_before_it_knew_its_job_finds_it_or_sends_again(
     async def lost(self: Any, wave: Any, text: str) -> str:
         if made:
             await real(self, wave, text)
+        reached.set()
         raise asyncio.CancelledError  # as at a kill: nothing after this runs
 
-    real = batch.Batches._upload
+    real, reached = batch.Batches._upload, asyncio.Event()
     with ScriptedServer(echo) as server:
         with monkeypatch.context() as patched:
             patched.setattr(batch.Batches, "_upload", lost)
 
             async def give_up(teacher: Any) -> None:
                 asking = asyncio.ensure_future(outcomes(teacher, TWENTY))
-                await asyncio.sleep(0.3)
+                await reached.wait()
                 asking.cancel()
 
             use(tmp_path, profile_of(server, HALF), give_up, **OPTIONS)

@@ -20,7 +20,7 @@ from lite_huatuo.data.client import Teacher
 from lite_huatuo.data.store import Store, ledger
 from lite_huatuo.errors import APIError, RecordError
 from tests.scripted_server import ScriptedServer, seeded_faults
-from tests.teaching import KEY, echo, outcomes, profile_of, question, use
+from tests.teaching import KEY, Gate, echo, outcomes, profile_of, question, use
 
 
 @pytest.fixture(autouse=True)
@@ -100,18 +100,10 @@ def test_a_call_under_way_is_kept_though_its_asker_is_cancelled(tmp_path: Path) 
     assert (row.calls, row.failed, row.unanswered) == (4, 0, 0)
 
 
-class Gate(ScriptedServer):
-    """Answers nobody before a hundred have asked."""
-
-    async def _chat(self, request: dict[str, Any]) -> Any:
-        while self.most < 100:
-            await asyncio.sleep(0.005)
-        return await super()._chat(request)
-
-
 def test_no_more_calls_at_once_than_the_profile_allows(tmp_path: Path) -> None:
     requests = [question(f"q{number}") for number in range(300)]
     with Gate(echo) as server:
+        server.wanted = 100
         use(tmp_path, profile_of(server, "concurrency=100"), lambda teacher: outcomes(teacher, requests))
         assert server.most == 100
 

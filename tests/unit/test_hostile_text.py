@@ -103,7 +103,7 @@ def test_time_grows_with_the_text(name: str) -> None:
 def test_ten_megabytes_are_read_in_time(name: str) -> None:
     for piece, size in [*((piece, 10_000_000) for piece in PIECES), *((piece, 1_000_000) for piece in MORE)]:
         taken = seconds(READERS[name], piece * (size // len(piece)))
-        assert taken < 60, f"{taken:.1f} s for {size:,} characters of {piece!r}"
+        assert taken < 300, f"{taken:.1f} s for {size:,} characters of {piece!r}"
 
 
 def test_a_line_of_ten_megabytes(tmp_path: Path) -> None:
