@@ -321,6 +321,9 @@ def _verify(folder: Path, digests: dict[str, str]) -> None:
     lost = [name for name in digests if not (folder / name).is_file()]
     if lost:
         raise ExportError(f"{folder / lost[0]}: is missing; {again}")
+    found = {path.name for pattern in ("*.safetensors", "*.gguf") for path in folder.glob(pattern)}
+    for name in sorted(found - set(digests)):
+        raise ExportError(f"{folder / name}: has no checksum in {merge.REPORT}; move it away, or {again}")
     sizes = {name: (folder / name).stat().st_size for name in digests}
     for name, digest in digests.items():
         if sum(sizes.values()) > LONG:

@@ -30,6 +30,7 @@ from lite_huatuo.export import shard_writer
 
 # What an update removes where the new folder has no such file: old weights beside the new ones would be read.
 OWN = ("*.safetensors", "*.safetensors.index.json", "*.gguf", "adapter_config.json", "Modelfile")
+UNFINISHED = (".*.tmp", ".*.part")  # what a kill leaves of a file that was being written
 OUTSIDE = (HfHubHTTPError, HFValidationError, httpx.HTTPError, OfflineModeIsEnabled, OSError)
 LOGIN = "set HF_TOKEN to a token that may write, or run `hf auth login`"
 NOTHING = "nothing was published; run the same command again, what was uploaded is not uploaded again"
@@ -47,7 +48,7 @@ class Place(NamedTuple):
 def files(folder: Path) -> dict[str, int]:
     """Return {path in the repository: bytes} of what a push uploads."""
     found = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
-    kept = filter_repo_objects(found, ignore_patterns=DEFAULT_IGNORE_PATTERNS)
+    kept = filter_repo_objects(found, ignore_patterns=[*DEFAULT_IGNORE_PATTERNS, *UNFINISHED])
     return {path: (folder / path).stat().st_size for path in kept}
 
 

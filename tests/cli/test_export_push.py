@@ -127,7 +127,13 @@ def test_a_finished_folder_is_looked_at_before_it_is_pushed(
     code, _, err = run(*command, "--push", "tester/model")
     assert code == 1
     assert f"{path}: is missing; export again into a new folder" in err
-    assert server.repos == {}
     path.write_bytes(whole)
+    other = path.with_name(f"other{path.suffix}")
+    other.write_bytes(whole)
+    code, _, err = run(*command, "--push", "tester/model")
+    assert code == 1
+    assert f"{other}: has no checksum in export.json; move it away, or export again" in err
+    assert server.repos == {}
+    other.unlink()
     code, _, err = run(*command, "--push", "tester/model")
     assert code == 0, err

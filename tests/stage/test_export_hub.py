@@ -59,6 +59,13 @@ def test_a_push_is_one_commit_private_and_whole(server: MiniHub, folder: Path) -
     assert {path: data for path, (data, _) in repo.tree("main").items() if path != ".gitattributes"} == wanted
 
 
+def test_what_a_kill_left_half_written_is_not_published(server: MiniHub, folder: Path) -> None:
+    for name in (".README.md.tmp", ".toy-q8_0.gguf.part"):
+        (folder / name).write_bytes(b"half")
+    hub.push(folder, "tester/model")
+    assert not [name for name in server.repos["tester/model"].tree("main") if name.endswith((".tmp", ".part"))]
+
+
 def test_public_is_asked_for(server: MiniHub, folder: Path) -> None:
     hub.push(folder, "tester/model", private=False)
     assert not server.repos["tester/model"].private
