@@ -6,9 +6,9 @@ import hashlib
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -30,6 +30,7 @@ from lite_huatuo.export import (
     plan,
     shard_writer,
 )
+from lite_huatuo.export.plan import OutShard
 from lite_huatuo.models import gguf, run_base
 from lite_huatuo.models import tokenizer as tokenizers
 from lite_huatuo.recipe import Recipe
@@ -97,9 +98,10 @@ def show_plan(request: Request, *, public: bool) -> None:
     if request.only_adapter:
         sizes = {path.name: path.stat().st_size for path in sorted(request.adapter.iterdir())}
     else:
-        modelfile = _modelfile(request)
-        sizes = _sizes(request, merge.prepare(request.adapter, request.to, **request.merging()))
-        sizes |= {"Modelfile": len(modelfile.encode())} if modelfile is not None else {}
+        planned = merge.prepare(request.adapter, request.to, **request.merging()).planned
+        sizes, name, modelfile = plan.file_sizes(planned), gguf_name(request), _modelfile(request)
+        if name is not None and modelfile is not None:
+            sizes |= {name: _gguf_size(request, planned), "Modelfile": len(modelfile.encode())}
     for name, size in sizes.items():
         terminal.say(f"{readable(size):>10}  {name}")
     terminal.say(f"{readable(sum(sizes.values())):>10}  in all, beside configuration, tokenizer and card")
@@ -116,9 +118,14 @@ def make(request: Request, *, again: bool) -> dict[str, Any]:
         return adapter_folder.export(request.adapter, request.to, base=request.base, finish=finisher(request))
     if not request.to.exists():
         _modelfile(request)
-        _check_space(request)
     return merge.export(
-        request.adapter, request.to, **request.merging(), logits=request.logits, note=say, finish=finisher(request)
+        request.adapter,
+        request.to,
+        **request.merging(),
+        logits=request.logits,
+        note=say,
+        finish=finisher(request),
+        finish_size=partial(_gguf_size, request),
     )
 
 
@@ -244,44 +251,18 @@ def _modelfile(request: Request) -> str | None:
     base = request.base
     folder, revision = gguf.resolve(base["model"], base.get("fallback")), base.get("revision")
     config = AutoConfig.from_pretrained(folder, revision=revision, trust_remote_code=False)
-    if config.model_type not in gguf_file.ARCHITECTURES:
-        known = " and ".join(gguf_file.ARCHITECTURES)
-        raise ExportError(f"--gguf: {config.model_type} is not known here, only {known}; leave --gguf out")
-    gguf_file.rope_factors(config)
+    gguf_file.check(config)
     tokenizer = tokenizers.load(folder, revision=revision, chat_template=base.get("chat_template"))
     gguf_vocabulary.vocabulary(tokenizer.hf, config.vocab_size)
     return gguf_vocabulary.modelfile(tokenizer.hf, tokenizer.stop_ids, name)
 
 
-def _sizes(request: Request, job: merge.Job) -> dict[str, int]:
-    """Return about how many bytes each large file of an export will have."""
-    name, sizes = gguf_name(request), plan.file_sizes(job.planned)
-    if name is None:
-        return sizes
-    shapes = [made.info.shape for shard in job.planned for made in shard.tensors.values()]
-    each = BYTES[request.gguf or ""]
-    return sizes | {name: sum(round(math.prod(shape) * (each if len(shape) > 1 else 4)) for shape in shapes)}
-
-
-def _check_space(request: Request) -> None:
-    """Refuse at once what will not fit on the disk: the files, and the base's shard that --low-disk has beside them.
-
-    That shard is gone before the GGUF file is begun, so only the larger of the two counts.
-    """
-    if request.gguf is None and not request.low_disk:
-        return  # merge looks itself
-    job = merge.prepare(request.adapter, request.to, **request.merging())
-    sizes, work = _sizes(request, job), merge.work_folder(request.to)
-    extra = sizes.pop(gguf_name(request) or "", 0)
-    if job.files.fetched is not None:
-        shards = job.files.shards.values()
-        extra = max([extra, *(sum(shard_writer.size(info) for info in shard.values()) for shard in shards)])
-    there = sum(path.stat().st_size for path in work.glob("*") if path.is_file())  # taken, or deleted at the start
-    needed, free = sum(sizes.values()) + extra - there, shutil.disk_usage(request.to.absolute().parent).free
-    if needed > free:
-        raise ExportError(
-            f"{request.to.absolute().parent}: needs {readable(needed)}, {readable(free)} are free; choose another"
-        )
+def _gguf_size(request: Request, planned: list[OutShard]) -> int:
+    """Return about how many bytes the GGUF file will have, 0 where none is asked for."""
+    if request.gguf is None:
+        return 0
+    shapes = [made.info.shape for shard in planned for made in shard.tensors.values()]
+    return sum(round(math.prod(shape) * (BYTES[request.gguf] if len(shape) > 1 else 4)) for shape in shapes)
 
 
 def say(text: str) -> None:

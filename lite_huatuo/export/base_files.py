@@ -179,7 +179,7 @@ def _download(source: str, revision: str | None, name: str, folder: Path | None)
         raise _AbsentError(f"{source}: {name}: there is no such file on the Hub; only safetensors are read") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, RuntimeError) as error:
         # RuntimeError: what hf_xet raises where its store breaks
-        raise ExportError(f"{source}: {name}: cannot be fetched from the Hub ({_first_line(error)})") from None
+        raise ExportError(f"{source}: {name}: cannot be fetched from the Hub ({first_line(error)})") from None
 
 
 def _remote(source: str, revision: str | None) -> tuple[str | None, dict[str, dict[str, Info]]]:
@@ -188,7 +188,7 @@ def _remote(source: str, revision: str | None) -> tuple[str | None, dict[str, di
         commit = HfApi().model_info(source, revision=revision).sha
         found = get_safetensors_metadata(source, revision=commit)
     except Exception as error:  # network, access, and forms that are no safetensors
-        raise ExportError(f"{source}: its shards cannot be listed ({_first_line(error)})") from None
+        raise ExportError(f"{source}: its shards cannot be listed ({first_line(error)})") from None
     return commit, {
         _plain(shard, source): {
             name: _info(shard, name, info.shape, info.dtype) for name, info in stored.tensors.items()
@@ -205,7 +205,7 @@ def _info(path: Path | str, name: str, shape: list[int], dtype: str) -> Info:
     return Info(tuple(shape), DTYPES[dtype])
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """Return what an error says, or what it came from; without the queries of addresses, which may be signed."""
     cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
     return re.sub(r"(https?://[^\s?'\"<>]*)\?[^\s'\"<>]*", r"\1", str(cause or error).strip().split("\n")[0])

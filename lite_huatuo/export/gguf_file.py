@@ -26,13 +26,20 @@ TYPES = {
 F32, F16 = gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16
 
 
+def check(config: Any) -> None:
+    """Refuse a network that cannot be written, by its configuration."""
+    if config.model_type not in ARCHITECTURES:
+        known = " and ".join(ARCHITECTURES)
+        raise ExportError(f"--gguf: {config.model_type} is not known here, only {known}; leave --gguf out")
+    rope_factors(config)
+
+
 def write(folder: Path, path: Path, kind: str, *, name: str) -> None:
     """Write the model in `folder` to `path`; `kind` is f16 or q8_0, `name` what the file calls the model."""
     from transformers import AutoConfig, AutoTokenizer
 
     config = AutoConfig.from_pretrained(folder)
-    if config.model_type not in ARCHITECTURES:
-        raise ExportError(f"--gguf: {config.model_type} is not known here, only {' and '.join(ARCHITECTURES)}")
+    check(config)
     files = base_files.find(str(folder), None)
     places = {tensor: files.path(shard) for shard, tensors in files.shards.items() for tensor in tensors}
     stored = {tensor: info for tensors in files.shards.values() for tensor, info in tensors.items()}

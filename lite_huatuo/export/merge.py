@@ -90,13 +90,14 @@ def export(
     logits: bool = True,
     note: Callable[[str], None] = lambda text: None,
     finish: Callable[[Path, Log], None] = lambda folder, figures: None,
+    finish_size: Callable[[list[OutShard]], int] = lambda planned: 0,
 ) -> Log:
     """Write the merged model with tokenizer and generation config to the new folder `to`; return the figures.
 
     Every tensor is compared with base + unmerged adapter; where the model fits into memory and `logits` is true, so are
     next-token distributions and greedy texts. Where one differs, nothing is left at `to`. Interrupted, the same call
     goes on from the finished shards. `note` gets a line for each step; `finish(folder, figures)` may add files and
-    figures before the folder gets its name.
+    figures before the folder gets its name; `finish_size(planned)` says how many bytes that may take.
     """
     if to.exists():
         raise ExportError(f"{to}: already exists; give a new folder")
@@ -104,7 +105,7 @@ def export(
     work = work_folder(to)
     try:
         done = _resume(work, job)
-        _check_space(work, job, done)
+        _check_space(work, job, done, finish_size(job.planned))
         _check_ties(job)
         figures = {"onto": onto, "dtype": dtype, **_merge(work, job, done, note)}
         side_files.write(work, job.network, job.planned, base=base, folder=job.files.source, dtype=dtype)
@@ -206,11 +207,16 @@ def _resume(work: Path, job: Job) -> Log:
     }
 
 
-def _check_space(work: Path, job: Job, done: Log) -> None:
-    """Refuse at once what will not fit on the disk."""
-    needed = sum(size for name, size in plan.file_sizes(job.planned).items() if name not in done)
+def _check_space(work: Path, job: Job, done: Log, extra: int) -> None:
+    """Refuse at once what will not fit on the disk: the shards, and beside them either the base's that is fetched, or,
+    when that is gone, `extra` bytes."""
+    fetched = job.files.shards.values() if job.files.fetched is not None else ()
+    beside = max([extra, *(sum(shard_writer.size(info) for info in shard.values()) for shard in fetched)])
+    needed = beside + sum(size for name, size in plan.file_sizes(job.planned).items() if name not in done)
     free = shutil.disk_usage(work).free
     if needed > free:
+        if not done:
+            shutil.rmtree(work, ignore_errors=True)
         raise ExportError(f"{work.parent}: needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; choose another")
 
 

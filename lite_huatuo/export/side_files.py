@@ -11,7 +11,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from lite_huatuo import jsonl
 from lite_huatuo.errors import ExportError
-from lite_huatuo.export import plan, settings_files
+from lite_huatuo.export import base_files, plan, settings_files
 from lite_huatuo.export.base_files import INDEX
 from lite_huatuo.export.network import Network
 from lite_huatuo.export.plan import OutShard
@@ -75,8 +75,8 @@ def _own(folder: str, revision: str | None, name: str) -> Settings | None:
     except EntryNotFoundError:  # offline too: what the base has was fetched with its tokenizer
         return None
     except Exception as error:  # the network, access, and what its libraries raise where their stores break
-        line = str(error).strip().split("\n")[0]
-        raise ExportError(f"{folder}: {name}: cannot be fetched from the Hub ({line}); run the command again") from None
+        why = base_files.first_line(error)
+        raise ExportError(f"{folder}: {name}: cannot be fetched from the Hub ({why}); run the command again") from None
 
 
 def _read(path: Path) -> Settings | None:
