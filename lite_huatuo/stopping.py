@@ -79,7 +79,7 @@ def on_signals() -> Iterator[Stop]:
         yield stop
     finally:
         for number, handler in before.items():
-            if signal.getsignal(number) == stop.handle:  # not where they are ignored by now
+            if signal.getsignal(number) is not signal.SIG_IGN:  # `ignore` stands to the end of the process
                 signal.signal(number, handler)
 
 

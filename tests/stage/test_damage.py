@@ -270,8 +270,9 @@ def test_a_judge_that_changed_since_ppo_began_is_refused(
     if told is None:
         preflight.same_verifier(recipe, run, anyway=False)
         return
+    sealed(run.stage("sft") / "final", run.id, 0)
     with pytest.raises(CheckpointError, match=rf"{re.escape(f'({told})')}.*--accept-verifier$"):
-        preflight.same_verifier(recipe, run, anyway=False)
+        ppo.train(recipe, run)  # before the base, which is nowhere, is loaded
     assert (run.path / "verifier.json").exists()
     preflight.same_verifier(recipe, run, anyway=True)
     assert not (run.path / "verifier.json").exists(), "it is measured again"

@@ -174,9 +174,10 @@ def test_verifier_build_that_is_killed_while_it_replaces_leaves_no_manifest(
 ) -> None:
     folder, old = tmp_path / "pairs", building.Built({"train": [], "test": []}, {})
     building.write(folder, old)
-    with monkeypatch.context() as patched, stopping.on_signals(), pytest.raises(stopping.Interrupted):
+    with monkeypatch.context() as patched:
         patched.setattr(jsonl, "write", lambda path, rows: signal.raise_signal(signal.SIGTERM))
-        building.write(folder, old)
+        with stopping.on_signals(), pytest.raises(stopping.Interrupted):
+            building.write(folder, old)
     assert (folder / building.MANIFEST).exists(), "nothing is replaced before all is written"
     monkeypatch.setattr(side_files.os, "replace", killed_at(folder / "test.jsonl"))
     with stopping.on_signals(), pytest.raises(stopping.Interrupted):

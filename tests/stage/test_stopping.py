@@ -18,7 +18,7 @@ import yaml
 
 from lite_huatuo import jsonl, lock, stopping
 from lite_huatuo.errors import CheckpointError
-from lite_huatuo.processes import ALONE
+from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.recipe import PPO, Recipe
 from lite_huatuo.run_dir import RunDir
 from lite_huatuo.stopping import Interrupted, Stop
@@ -186,6 +186,28 @@ def test_a_signal_between_any_two_lines_of_the_updates_loses_none(
         ended[len(logged)] += 1
     assert set(ended) == {0, 1, 2}
     assert sum(ended.values()) > 100
+
+
+@pytest.mark.parametrize(("place", "kept"), [("_measure", [1]), ("learn", [])])
+def test_a_process_that_loses_another_saves_what_is_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str, kept: list[int]
+) -> None:
+    stage, logged, saved = light_stage(monkeypatch, tmp_path)
+    stage.processes = Processes(0, 2)
+    monkeypatch.setattr(ppo.joint, "joined", lambda mine, processes: mine)
+    owner = ppo if place == "_measure" else stage.learner
+    real = getattr(owner, place)
+
+    def lost(*words: object, **named: object) -> Any:
+        if logged:
+            raise RuntimeError("gloo: connection closed by peer")
+        return real(*words, **named)
+
+    monkeypatch.setattr(owner, place, lost)
+    with pytest.raises(RuntimeError, match="gloo"):
+        ppo._updates(stage)
+    assert logged == [1]
+    assert [update for update, _, _ in saved] == kept, "in the midst of learning nothing is whole"
 
 
 def test_a_second_signal_does_not_wait() -> None:
