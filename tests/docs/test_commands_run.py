@@ -65,7 +65,7 @@ def make_parts(world: World, words: list[str]) -> None:
     for number, part in enumerate(parts, 1):
         search = f"lite-huatuo data search {like} --to {part} --teacher gpt-6-luna --shard {number}/{len(parts)}"
         world.run(search.split(), EVERYTHING)  # where it fails, the merge tells that a part is missing
-    (world.folder / to).unlink(missing_ok=True)
+    put_away(world.folder / to)
 
 
 def trouble(typed: Command, ended: Ended, missing: list[str]) -> str:
@@ -114,8 +114,10 @@ def with_marks(typed: Command) -> Command:
 
 
 def put_away(path: Path) -> None:
-    """Remove a file or folder that may be there."""
+    """Remove what one command has written and another is to write: a folder, a file with its side files."""
+    if path.name == "manifest.json":
+        path = path.parent
     if path.is_dir():
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    for each in (path, *path.parent.glob(f"{path.stem}.*.jsonl")):
+        each.unlink(missing_ok=True)
