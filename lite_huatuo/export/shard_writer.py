@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -26,7 +27,10 @@ def size(info: Info) -> int:
 
 
 def write(path: Path, tensors: dict[str, Info], pieces: Iterable[Tensor]) -> str:
-    """Write tensors in their order; `pieces` are their rows, one after another. Flush; return the file's SHA-256."""
+    """Write tensors in their order; `pieces` are their rows, one after another. Flush; return the file's SHA-256.
+
+    A piece is hashed and written on a thread of its own while the next one is made.
+    """
     places, offset = {}, 0
     for name, info in tensors.items():
         end = offset + size(info)
@@ -35,15 +39,19 @@ def write(path: Path, tensors: dict[str, Info], pieces: Iterable[Tensor]) -> str
     text = json.dumps({"__metadata__": {"format": "pt"}, **places}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     digest, written = hashlib.sha256(), 0
-    with path.open("wb") as file:
-        for part in (len(text).to_bytes(8, "little"), text):
-            digest.update(part)
-            file.write(part)
-        for piece in pieces:
-            data = piece.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    with path.open("wb") as file, ThreadPoolExecutor(1) as beside:
+
+        def put(data: bytes | memoryview) -> None:
             digest.update(data)
             file.write(data)
+
+        last = beside.submit(put, len(text).to_bytes(8, "little") + text)
+        for piece in pieces:
+            data = piece.contiguous().reshape(-1).view(torch.uint8).numpy().data
+            last.result()
+            last = beside.submit(put, data)
             written += len(data)
+        last.result()
         file.flush()
         os.fsync(file.fileno())
     assert written == offset, f"{path}: {written} bytes of tensors, {offset} announced"
