@@ -339,8 +339,7 @@ def _choose_final(stage: Stage) -> None:
         stage.progress.note(f"best on the selection problems: {what}")
         stage.processes.wait()
         best = ppo_stage.best(stage)
-        wrong = manifest.damage(best)
-        if wrong is not None:
+        if (wrong := manifest.damage(best)) is not None:
             raise CheckpointError(
                 f"{best}: the best policy is damaged ({wrong}); put it back from a copy, or set aside the "
                 f"checkpoints from update {state.best_update} on and go on with --resume"
