@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from lite_huatuo import jsonl
+from lite_huatuo import jsonl, manifest
 from lite_huatuo.cli import terminal
 from lite_huatuo.errors import ExportError, LiteHuatuoError
 from lite_huatuo.export import (
@@ -28,7 +28,6 @@ from lite_huatuo.export import (
     merge,
     model_card,
     plan,
-    shard_writer,
 )
 from lite_huatuo.export.plan import OutShard
 from lite_huatuo.models import gguf, run_base
@@ -147,7 +146,7 @@ def finisher(request: Request) -> Callable[[Path, dict[str, Any]], None]:
         _clear(folder)
         figures["gguf"] = _write_gguf(request, folder)
         if figures["gguf"] is not None:
-            figures["sha256"] = {**figures["sha256"], figures["gguf"]: shard_writer.sha256(folder / figures["gguf"])}
+            figures["sha256"] = {**figures["sha256"], figures["gguf"]: manifest.digest(folder / figures["gguf"])}
         base = adapter_folder.public_base(request.base)
         licence = licences.of(base, request.recipe.export.license)
         figures["licence_files"] = licence_files.write(request.base, folder, licence.notice if licence else None)
@@ -183,7 +182,7 @@ def _write_card(request: Request, folder: Path, figures: dict[str, Any]) -> None
         gguf=figures["gguf"],
     )
     path, digest = folder / CARD, hashlib.sha256(text.encode()).hexdigest()
-    if path.is_file() and shard_writer.sha256(path) not in (figures.get("card"), digest):
+    if path.is_file() and manifest.digest(path) not in (figures.get("card"), digest):
         say(f"{path}: was edited since the export; it is kept as it is")
         return
     if facts.curves:
@@ -309,5 +308,5 @@ def _verify(folder: Path, digests: dict[str, str]) -> None:
     for name, digest in digests.items():
         if sum(sizes.values()) > LONG:
             say(f"{name}: reading {readable(sizes[name])} to compare its checksum")
-        if shard_writer.sha256(folder / name) != digest:
+        if manifest.digest(folder / name) != digest:
             raise ExportError(f"{folder / name}: was changed or damaged since the export; {again}")

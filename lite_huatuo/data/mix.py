@@ -20,6 +20,7 @@ from typing import Any
 from lite_huatuo import exam_rows, jsonl, records
 from lite_huatuo.data import side_files, sources, texts
 from lite_huatuo.errors import RecordError
+from lite_huatuo.manifest import digest
 from lite_huatuo.records import ExamQuestion, SFTExample, VerifiableProblem, to_row
 
 KINDS = ("search", "rl", "closed", "general")
@@ -70,7 +71,7 @@ def mix(
         path.unlink(missing_ok=True)  # of a mix that was killed
         if chosen:
             jsonl.write(path, _rows(chosen))
-            told = {"rows": len(chosen), "kinds": _by_kind(chosen), "sha256": side_files.sha256(path)}
+            told = {"rows": len(chosen), "kinds": _by_kind(chosen), "sha256": digest(path)}
             written[f"{output}.jsonl"] = told
     manifest = {
         "seed": seed,
@@ -182,4 +183,4 @@ def _by_kind(chosen: Sequence[Candidate]) -> dict[str, int]:
 def _source_hash(source: str) -> str | None:
     """Return the hash of a source that is a file, None for the Hub's and shipped ones."""
     path = Path(os.path.expanduser(source))
-    return side_files.sha256(path) if path.is_file() else None
+    return digest(path) if path.is_file() else None

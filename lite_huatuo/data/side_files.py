@@ -8,14 +8,13 @@ Here is also what all commands ask before they write (`free`), and how the files
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from lite_huatuo import jsonl
+from lite_huatuo import jsonl, manifest
 from lite_huatuo.errors import RecordError
 
 OUTPUT = ""  # the side name of the output itself
@@ -130,16 +129,7 @@ def placed(folder: Path, names: Sequence[str]) -> list[Path]:
         told = new(folder / names[-1]).read_text(encoding="utf-8")
     except (OSError, ValueError):
         return []
-    return [path for name in names if (path := folder / name).is_file() and sha256(path) in told]
-
-
-def sha256(path: Path) -> str:
-    """Return the hash of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
+    return [path for name in names if (path := folder / name).is_file() and manifest.digest(path) in told]
 
 
 def kind(reason: str) -> str:

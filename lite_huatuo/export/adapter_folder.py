@@ -11,9 +11,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from lite_huatuo import jsonl
+from lite_huatuo import jsonl, manifest
 from lite_huatuo.errors import ExportError
-from lite_huatuo.export import shard_writer, side_files
+from lite_huatuo.export import side_files
 from lite_huatuo.export.adapter_file import CONFIG, PREFIX, WEIGHTS
 from lite_huatuo.export.merge import REPORT
 from lite_huatuo.models import gguf
@@ -59,7 +59,7 @@ def export(
 
 def fingerprint(adapter: Path) -> str:
     """Return what tells one adapter from another."""
-    return f"adapter {shard_writer.sha256(adapter / WEIGHTS)}"
+    return f"adapter {manifest.digest(adapter / WEIGHTS)}"
 
 
 def public_base(base: Log) -> str:

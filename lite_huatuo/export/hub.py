@@ -25,8 +25,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects, validate_repo_id
 
+from lite_huatuo import manifest
 from lite_huatuo.errors import ExportError
-from lite_huatuo.export import shard_writer
 
 # What an update removes where the new folder has no such file: old weights beside the new ones would be read.
 OWN = ("*.safetensors", "*.safetensors.index.json", "*.gguf", "adapter_config.json", "Modelfile")
@@ -197,7 +197,7 @@ def _holds(api: HfApi, folder: Path, repo: str, commit: str) -> bool:
 def _same(path: Path, entry: RepoFile) -> bool:
     """True where a file of the Hub has a local file's content; the Hub tells git's digest of small ones."""
     if entry.lfs is not None:
-        return shard_writer.sha256(path) == entry.lfs.sha256
+        return manifest.digest(path) == entry.lfs.sha256
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == entry.blob_id
 

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lite_huatuo import __version__, jsonl
+from lite_huatuo import __version__, jsonl, manifest
 from lite_huatuo.errors import ExportError
 from lite_huatuo.export import base_files, four_bit, logit_parity, plan, shard_writer, side_files, tensor_parity
 from lite_huatuo.export.adapter_file import AdapterFile
@@ -203,7 +203,7 @@ def _resume(work: Path, job: Job) -> Log:
     return {
         name: found
         for name, found in done.items()
-        if (work / name).is_file() and shard_writer.sha256(work / name) == found["sha256"]
+        if (work / name).is_file() and manifest.digest(work / name) == found["sha256"]
     }
 
 

@@ -56,12 +56,3 @@ def write(path: Path, tensors: dict[str, Info], pieces: Iterable[Tensor]) -> str
         os.fsync(file.fileno())
     assert written == offset, f"{path}: {written} bytes of tensors, {offset} announced"
     return digest.hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """Return a file's SHA-256."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 22):
-            digest.update(piece)
-    return digest.hexdigest()

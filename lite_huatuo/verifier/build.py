@@ -15,6 +15,7 @@ from typing import Any
 from lite_huatuo import jsonl
 from lite_huatuo.data import side_files, texts
 from lite_huatuo.errors import RecordError
+from lite_huatuo.manifest import digest
 from lite_huatuo.records import VerifiableProblem, to_row
 from lite_huatuo.response_format import RESPONSE_HEADING, parse
 from lite_huatuo.verifier import attacks
@@ -154,7 +155,7 @@ def write(folder: Path, built: Built, **told: Any) -> dict[str, Any]:
     for name, pairs in built.pairs.items():
         path = side_files.new(folder / f"{name}.jsonl")
         jsonl.write(path, [to_row(pair) for pair in pairs])
-        manifest["files"][f"{name}.jsonl"] = side_files.sha256(path)
+        manifest["files"][f"{name}.jsonl"] = digest(path)
     jsonl.write_text(side_files.new(folder / MANIFEST), json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
     side_files.place(folder, FILES)
     return manifest
