@@ -20,6 +20,7 @@ COMMANDS = {
     "plan": ("plan", "Predict memory by phase, time, disk and money."),
     "data": ("data", "Turn exam questions into problems and verified chains of thought."),
     "verifier": ("verifier", "Check judges of final responses; make data for one and train it."),
+    "rehearse": ("rehearse", "Run a whole recipe on a tiny twin of its base, in minutes."),
     "train": ("train", "Train a student: SFT, then PPO."),
     "eval": ("eval", "Score a student on exam benchmarks."),
     "compare": ("compare", "Tell whether one student is better than another."),

@@ -6,6 +6,7 @@ The only module that imports unsloth, and it does so before transformers: unslot
 from __future__ import annotations
 
 import importlib.util
+import weakref
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from lite_huatuo.models import tokenizer as tokenizers
 from lite_huatuo.models.tokenizer import StudentTokenizer
 from lite_huatuo.processes import Processes
 
+_loaded: weakref.WeakSet[Any] = weakref.WeakSet()  # the networks that `load` has made and that are still alive
 REENTRANT = {"plain": False, "unsloth": True}  # the gradient checkpointing each backend uses
 
 
@@ -101,6 +103,7 @@ def load(
         network = loader(folder, torch_dtype(compute_dtype), attention, max_length, arguments)
     except (OSError, ValueError, ImportError) as error:  # ImportError: flash attention that is not installed
         raise BackendError(f"base.model: {model}: cannot be loaded: {_first_line(error)}") from None
+    _loaded.add(network)
     network.requires_grad_(False)
     network.eval()
     _keep_differentiable(network)
@@ -111,6 +114,11 @@ def load(
 
     packs = chosen == "plain" and packing.enable(network)
     return LoadedBase(network, tokenizer, chosen, folder, revision, packs, sharded)
+
+
+def in_memory() -> int:
+    """Return how many networks that `load` made are still alive in this process."""
+    return len(_loaded)
 
 
 def own_device() -> Any:

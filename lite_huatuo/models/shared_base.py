@@ -241,6 +241,11 @@ class SharedBase:
         if REENTRANT[self.backend]:
             self.causal.enable_input_require_grads()
 
+    @property
+    def recomputed_layers(self) -> int:
+        """Decoder layers whose activations a backward would now compute again (gradient checkpointing)."""
+        return sum(layer.training and getattr(layer, "gradient_checkpointing", False) for layer in self.body.layers)
+
     def save(self, name: str, folder: Path) -> None:
         """Write one adapter into `folder` in plain peft form (safetensors); it loads with PeftModel.from_pretrained."""
         self.peft.save_pretrained(str(folder.parent), selected_adapters=[name], safe_serialization=True)
@@ -308,15 +313,17 @@ def _capture(model: PeftModel, name: str) -> dict[str, torch.nn.Parameter]:
 
 
 def _saved_name(key: str, adapter: str) -> str:
-    """Return the name peft saves a parameter under: the adapter's name is left out."""
-    return key.replace(f".{adapter}.", ".").removesuffix(f".{adapter}")
+    """Return the name peft saves a parameter under: the adapter's name is left out, and after DoRA's magnitudes ".weight"."""
+    name = key.replace(f".{adapter}.", ".").removesuffix(f".{adapter}")
+    return name.replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
 
 
 def describe(shared: SharedBase) -> dict[str, Any]:
-    """Return counts for logs: adapter parameters (one adapter), backend, device."""
+    """Return facts for logs: adapter parameters (one adapter), decoder layers, backend, device."""
     name = next(iter(shared.peft.peft_config))
     return {
         "adapter_parameters": sum(p.numel() for p in shared.parameters(name).values()),
+        "layers": len(shared.body.layers),
         "backend": shared.backend,
         "device": str(shared.device),
     }

@@ -129,6 +129,8 @@ class Learner:
             raise finite.no_step_taken(step)
         means: dict[str, float] = {name: sum(values) / len(values) for name, values in seen.items()}
         learning_rate = self.optimizers["actor"].param_groups[0]["lr"] if train_actor else 0.0
+        with self.shared.using("critic", learn=True):
+            means["learn/recomputed_layers"] = self.shared.recomputed_layers
         means.update({"learn/skipped_steps": skipped, "policy/approx_kl": kl, "policy/epochs": done})
         return {**means, "policy/learning_rate": learning_rate}
 

@@ -79,7 +79,14 @@ def train(
         f"{rows.dropped} dropped as too long, {data.removed} removed as held out"
     )
     progress.note(note)
-    run.event("sft started", cut=rows.cut, dropped=rows.dropped, removed=data.removed, **describe(shared))
+    run.event(
+        "sft started",
+        examples=len(rows.train),
+        cut=rows.cut,
+        dropped=rows.dropped,
+        removed=data.removed,
+        **describe(shared),
+    )
     limits = recipe.heldout_arguments()
     where = run.path / "eval"
     heldout.report(shared, BASE, "base", data.heldout, verifier, where, progress, processes, **limits)
@@ -190,7 +197,7 @@ def trainer_arguments(recipe: Recipe, run: RunDir, *, evaluate: bool, packs: boo
         gradient_checkpointing=sft.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": backends.REENTRANT[backends.choose(recipe.base.backend)]},
         use_cpu=not cuda,
-        bf16=cuda and dtype == torch.bfloat16,
+        bf16=dtype == torch.bfloat16,  # mixed precision: the adapter's weights stay float32
         fp16=cuda and dtype == torch.float16,
         logging_steps=sft.log_every,
         eval_strategy="steps" if evaluate else "no",
@@ -238,6 +245,8 @@ def _recorder(
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
             figures = {ours: logs[theirs] for theirs, ours in FIGURES.items() if logs and theirs in logs}
+            if "sft/loss" in figures:
+                figures["sft/recomputed_layers"] = shared.recomputed_layers
             if "sft/loss" in figures or "sft/eval_loss" in figures:
                 run.log("sft", metrics.check({"step": state.global_step, **figures}))
                 progress.advance(

@@ -1,0 +1,126 @@
+"""A rehearsal from the recipe to the verdict."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lite_huatuo import recipe as recipes
+from lite_huatuo.data import sources
+from lite_huatuo.models.gguf import cache_dir
+from lite_huatuo.planning import config_file
+from lite_huatuo.recipe import Recipe
+from lite_huatuo.records import VerifiableProblem
+from lite_huatuo.rehearsal import blame, judges, known, short, steps, twin
+from lite_huatuo.rehearsal.steps import Done, Stand
+
+MOST_PROCESSES = 2  # on a CPU
+TAUGHT = 16  # problems that the twin is taught with
+ENVIRON = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a rehearsal. `setting` is to blame for `wrong`, where one setting is; `logs` is kept on failure."""
+
+    survives: bool
+    steps: list[Done]
+    stand_ins: list[str]
+    wrong: str | None = None
+    setting: str | None = None
+    folder: Path | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {**asdict(self), "folder": None if self.folder is None else str(self.folder)}
+
+
+def rehearse(
+    recipe: Recipe,
+    *,
+    on: str,
+    cards: int = 0,
+    keep: bool = False,
+    environ: dict[str, str] | None = None,
+    begun: Callable[[list[str]], None] = lambda stand_ins: None,
+    tell: Callable[[Done], None] = lambda done: None,
+) -> Verdict:
+    """Rehearse a recipe on "cpu" or "cuda"; `begun` is given what stands in, `tell` each step as it ends.
+
+    The folder of runs and logs is deleted after a rehearsal that passed, unless it is to be kept.
+    """
+    cache = cache_dir() / "rehearsals"
+    _sweep(cache)
+    folder = cache / f"{recipe.name}-{os.getpid()}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    base = recipe.base
+    config, _ = config_file.find(base.model, fallback=base.fallback, revision=base.revision)
+    problems = _problems(short.language_of(recipe))
+    model = twin.make(config, problems, cache_dir() / "twins")
+    processes = min(recipe.launch.processes, MOST_PROCESSES if on == "cpu" else max(1, cards))
+    notes: list[str] = []
+    verifier = judges.stand_in(recipe, model, folder / "judges", notes)
+    shortened = short.shorten(recipe, twin=model, verifier=verifier, on=on, processes=processes)
+    notes += shortened.stand_ins
+    begun(notes)
+    done: list[Done] = []
+
+    def told(each: Done) -> None:
+        done.append(each)
+        tell(each)
+
+    surroundings = {**ENVIRON, **({"CUDA_VISIBLE_DEVICES": ""} if on == "cpu" else {}), **(environ or {})}
+    failed = _walk(shortened.tree, folder, on, problems, surroundings, list(steps.STEPS), told)
+    if failed is None:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+        verdict = Verdict(True, done, notes, folder=folder if keep else None)
+    else:
+        upto = list(steps.STEPS)[: list(steps.STEPS).index(failed) + 1]
+
+        def passes(tree: dict[str, Any]) -> bool:
+            again = folder / "again"
+            shutil.rmtree(again, ignore_errors=True)
+            again.mkdir()
+            return _walk(tree, again, on, problems, surroundings, upto, lambda each: None) is None
+
+        setting = blame.find(shortened.tree, passes)
+        verdict = Verdict(False, done, notes, done[-1].wrong, setting, folder)
+    known.note(recipe, on, verdict.facts())
+    return verdict
+
+
+def _walk(
+    tree: dict[str, Any],
+    folder: Path,
+    on: str,
+    problems: list[VerifiableProblem],
+    environ: dict[str, str],
+    names: list[str],
+    tell: Callable[[Done], None],
+) -> str | None:
+    """Walk through the named steps with a recipe tree in a folder; return the one that failed."""
+    stand = Stand(recipes.check(tree, "the rehearsal's recipe"), folder, on, problems, environ)
+    steps.prepare(stand)
+    return steps.walk(stand, names, tell)
+
+
+def _problems(language: str) -> list[VerifiableProblem]:
+    """Return the shortest shipped problems: what the twin is taught with and asked."""
+    found = sources.load_problems(f"shipped:problems_{language}")
+    return sorted(found, key=lambda problem: (len(problem.question) + len(problem.ground_truth), problem.id))[:TAUGHT]
+
+
+def _sweep(cache: Path) -> None:
+    """Delete the folders of rehearsals that were killed."""
+    for path in cache.glob("*-*"):
+        number = path.name.rpartition("-")[2]
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(path, ignore_errors=True)
