@@ -34,7 +34,8 @@ def load(run: RunDir, *, first: bool = False, **arguments: Any) -> LoadedBase:
 
     The arguments are those of `backends.load`.
     """
-    if backends.in_memory():  # a training stage begins with memory of its own
+    backends.release()
+    if first and backends.in_memory():  # a training stage begins with memory of its own
         run.event("base still in memory", networks=backends.in_memory())
     loaded = backends.load(**section(run, arguments))
     kept = run.facts(FACTS)

@@ -13,6 +13,7 @@ import json
 import os
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,11 @@ def save(
     folder: Path, shared: SharedBase, head: ValueHead, optimizers: Optimizers, state: dict[str, Any], *, run: str | None
 ) -> None:
     """Write a checkpoint of the run with that id; `state` is the stage's own JSON (update, best evaluation, …)."""
+    tensors, scalars = pack_optimizers(optimizers)  # first: it may refuse
     temporary = fresh(folder)
     for adapter in ("actor", "critic"):
         shared.save(adapter, temporary / adapter)
     head.save(temporary / "value_head.safetensors")
-    tensors, scalars = pack_optimizers(optimizers)
     generators, states = random_states()
     save_file({**tensors, **generators}, temporary / "optimizers.safetensors")
     whole = {"stage": state, "optimizers": scalars, "rng": states}
@@ -51,8 +52,13 @@ def save(
     put(temporary, folder)
 
 
-def load(folder: Path, shared: SharedBase, head: ValueHead, optimizers: Optimizers) -> dict[str, Any]:
-    """Restore adapters, value head, optimisers and random states; return the stage's own state."""
+def load(
+    folder: Path, shared: SharedBase, head: ValueHead, optimizers: Optimizers, progress: Progress
+) -> dict[str, Any]:
+    """Restore adapters, value head, optimisers and random states; return the stage's own state.
+
+    Where there are other cards now than there were, random states are restored as far as they fit, with a note.
+    """
     try:
         whole = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "optimizers.safetensors")
@@ -60,12 +66,14 @@ def load(folder: Path, shared: SharedBase, head: ValueHead, optimizers: Optimize
             shared.load(adapter, folder / adapter)
         head.load(folder / "value_head.safetensors")
         unpack_optimizers(optimizers, tensors, whole["optimizers"])
-        restore_random_states(tensors, whole["rng"])
+        note = restore_random_states(tensors, whole["rng"])
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder}: damaged checkpoint ({type(error).__name__}: {error}); "
             "delete this folder to resume from the one before"
         ) from None
+    if note is not None:
+        progress.note(f"{folder.name}: {note}")
     return whole["stage"]
 
 
@@ -191,16 +199,24 @@ def sync(folder: Path) -> None:
 
 
 def pack_optimizers(optimizers: Optimizers) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, Any]]]:
-    """Return (tensors, scalars) of all optimiser states, keyed optimiser.parameter.name."""
-    tensors, scalars = {}, {}
+    """Return (tensors, scalars) of all optimiser states, keyed optimiser.parameter.name.
+
+    What stands in a dict within a state, as bitsandbytes keeps its tensors, is keyed optimiser.parameter.name.name.
+    CheckpointError where a state holds anything that is neither a tensor nor JSON's.
+    """
+    flat: dict[str, Any] = {}
     for name, optimizer in optimizers.items():
         for index, state in optimizer.state_dict()["state"].items():
-            for key, value in state.items():
-                if isinstance(value, torch.Tensor):
-                    tensors[f"{name}.{index}.{key}"] = value.detach().cpu().contiguous().clone()
-                else:
-                    scalars[f"{name}.{index}.{key}"] = value
-    return tensors, scalars
+            flat.update(_flat(state, f"{name}.{index}"))
+    tensors = {key: value for key, value in flat.items() if isinstance(value, torch.Tensor)}
+    scalars = {key: value for key, value in flat.items() if key not in tensors}
+    for key, value in scalars.items():
+        if not isinstance(value, bool | int | float | str | None):
+            raise CheckpointError(
+                f"optimizer: {type(optimizers[key.partition('.')[0]]).__name__} keeps a {type(value).__name__} in "
+                f"{key}, which a checkpoint cannot hold; set another optimizer"
+            )
+    return {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}, scalars
 
 
 def unpack_optimizers(optimizers: Optimizers, tensors: dict[str, torch.Tensor], scalars: dict[str, Any]) -> None:
@@ -210,9 +226,21 @@ def unpack_optimizers(optimizers: Optimizers, tensors: dict[str, torch.Tensor], 
         for key, value in {**tensors, **scalars}.items():
             owner, _, rest = key.partition(".")
             if owner == name:
-                index, _, field = rest.partition(".")
-                state.setdefault(int(index), {})[field] = value
+                index, *outer, field = rest.split(".")
+                place = state.setdefault(int(index), {})
+                for each in outer:
+                    place = place.setdefault(each, {})
+                place[field] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _flat(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the values of a dict of dicts, keyed by the path to them."""
+    flat: dict[str, Any] = {}
+    for key, value in state.items():
+        inner = isinstance(value, dict)
+        flat.update(_flat(value, f"{prefix}.{key}") if inner else {f"{prefix}.{key}": value})
+    return flat
 
 
 def _numpy_rng() -> list[Any]:
@@ -232,12 +260,23 @@ def random_states() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return tensors, {"python": random.getstate(), "numpy": _numpy_rng()}
 
 
-def restore_random_states(tensors: dict[str, torch.Tensor], states: dict[str, Any]) -> None:
-    """Set what `random_states` returned; tensors may hold others beside."""
+def restore_random_states(tensors: dict[str, torch.Tensor], states: dict[str, Any]) -> str | None:
+    """Set what `random_states` returned; tensors may hold others beside. Return what `restore_cards` does."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached = states["numpy"]
     numpy.random.set_state((kind, numpy.array(keys, dtype=numpy.uint32), position, has_gauss, cached))
     torch.set_rng_state(tensors["rng.torch"])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([tensors[key] for key in sorted(tensors) if key.startswith("rng.cuda.")])
+    cards = [key for key in tensors if key.startswith("rng.cuda.")]
+    return restore_cards([tensors[f"rng.cuda.{card}"] for card in range(len(cards))])
+
+
+def restore_cards(states: Sequence[torch.Tensor]) -> str | None:
+    """Set the random states of the CUDA devices, as many as there are here; return in words where that is another
+    number than there are states."""
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for card, state in zip(range(cards), states, strict=False):
+        torch.cuda.set_rng_state(state, card)
+    if cards == len(states):
+        return None
+    return f"holds the random states of {len(states)} CUDA devices, here are {cards}; as many as fit were restored"

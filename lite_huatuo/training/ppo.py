@@ -325,7 +325,7 @@ def _resume(stage: Stage) -> None:
     last = -1
     newest = checkpoint.newest(stage.run, "ppo", "update-*", stage.progress, stage.processes)
     if newest is not None:
-        saved = checkpoint.load(newest, stage.shared, stage.learner.head, stage.learner.optimizers)
+        saved = checkpoint.load(newest, stage.shared, stage.learner.head, stage.learner.optimizers, stage.progress)
         stage.state = State(**{**saved, "watch": WatchState(**saved["watch"])})
         last = stage.saved = stage.state.update
     stage.run.rewind("ppo", "update", last)

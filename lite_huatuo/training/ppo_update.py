@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,7 +146,7 @@ class Learner:
         figures = self.processes.add(figures)
         learners = ("actor", "critic") if train_actor else ("critic",)
         for name in learners:
-            parameters = [p for group in self.optimizers[name].param_groups for p in group["params"]]
+            parameters = self._parameters(name)
             self.processes.add_gradients(parameters)
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.coefficients.max_grad_norm)
             figures[f"{'policy' if name == 'actor' else 'value'}/gradient_norm"] = norm.item()
@@ -160,7 +160,11 @@ class Learner:
     def _backward(
         self, rollout: Rollout, advantages: Tensor, returns: Tensor, members: list[int], *, train_actor: bool
     ) -> dict[str, float]:
-        """Accumulate the minibatch's gradients by microbatches; each backward inside its adapter's context."""
+        """Accumulate the minibatch's gradients by microbatches; each backward inside its adapter's context.
+
+        What goes backward is the sum over tokens, and the gradient is divided: a loss over 100,000 tokens is too small
+        for float16.
+        """
         c, shared = self.coefficients, self.shared
         tokens = int(rollout.reply_mask[members].sum())
         names = ["value/loss", "value/clip_share", *(POLICY_FIGURES if train_actor else ())]
@@ -187,7 +191,7 @@ class Learner:
                         logprobs, old, adv, mask, clip_range=c.clip_range, tokens=tokens, weights=weights
                     )
                     bonus = c.entropy_coef * ppo_math.masked_sum(spread, mask) / tokens
-                    (policy.loss - bonus).backward()
+                    ((policy.loss - bonus) * tokens).backward()
                 figures["policy/loss"] += policy.loss.item()
                 figures["policy/clip_share"] += policy.clipped.item() / tokens
                 figures["policy/approx_kl"] += policy.kl.item() / tokens
@@ -198,10 +202,16 @@ class Learner:
                 value = ppo_math.value_loss(
                     values, values_old, target, mask, value_clip_range=c.value_clip_range, tokens=tokens
                 )
-                (c.value_coef * value.loss).backward()
+                (c.value_coef * value.loss * tokens).backward()
             figures["value/loss"] += value.loss.item()
             figures["value/clip_share"] += value.clipped.item() / tokens
+        for name in ("actor", "critic") if train_actor else ("critic",):
+            divide_gradients(self._parameters(name), tokens)
         return figures
+
+    def _parameters(self, name: str) -> list[torch.nn.Parameter]:
+        """Return what the optimizer of actor or critic learns."""
+        return [p for group in self.optimizers[name].param_groups for p in group["params"]]
 
     def _share(self, rollout: Rollout, members: list[int]) -> list[int]:
         """Return this process's share of a minibatch: about as many tokens as the others', or with a trunk, which
@@ -229,6 +239,13 @@ def balanced(lengths: Sequence[int], count: int) -> list[list[int]]:
         parts[least].append(index)
         loads[least] += lengths[index]
     return [sorted(part) for part in parts]
+
+
+def divide_gradients(parameters: Iterable[torch.nn.Parameter], by: int) -> None:
+    """Divide the gradients that there are, in place."""
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.div_(by)
 
 
 def _optimizer(name: str) -> Any:

@@ -50,13 +50,18 @@ def train(
     Before it, the bare base answers the held-out problems; after it, the trained adapter does. A signal that `stop` was
     told of leaves a checkpoint.
     """
-    import torch
-    from transformers import set_seed
-
     progress = progress or Quiet()
     if processes.once(lambda: run.is_done("sft")):
         progress.note("stage 1 (SFT) is done already")
         return
+    _train(recipe, run, progress, processes, stop or Stop())
+    backends.release()
+
+
+def _train(recipe: Recipe, run: RunDir, progress: Progress, processes: Processes, stop: Stop) -> None:
+    """Do the stage. What it holds, the base above all, ends with this function."""
+    from transformers import set_seed
+
     data = inputs.read(**recipe.input_arguments())
     run.remember("sft/data.json", inputs.facts(data, "sft", "heldout"))
     judge = recipe.verifier.model_dump()
@@ -90,13 +95,10 @@ def train(
     limits = recipe.heldout_arguments()
     where = run.path / "eval"
     heldout.report(shared, BASE, "base", data.heldout, verifier, where, progress, processes, **limits)
-    _fit(recipe, run, shared, rows, progress, processes, stop or Stop())
+    _fit(recipe, run, shared, rows, progress, processes, stop)
     heldout.report(shared, "actor", "sft", data.heldout, verifier, where, progress, processes, **limits)
     processes.once(partial(_finish, run, shared))
     run.event("sft finished")
-    del shared, loaded
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _finish(run: RunDir, shared: SharedBase) -> None:
@@ -132,6 +134,7 @@ def _fit(
     trainer = _trainer(recipe, shared, processes)(
         model=shared.peft,
         args=arguments,
+        progress=progress,
         train_dataset=Dataset.from_list(rows.train),
         eval_dataset=Dataset.from_list(rows.evaluation) if rows.evaluation else None,
         processing_class=shared.tokenizer.hf,
@@ -158,12 +161,10 @@ def _fit(
 
 def _trainer(recipe: Recipe, shared: SharedBase, processes: Processes) -> Callable[..., Any]:
     """Return TRL's trainer, for several processes the one that shares its steps."""
+    from lite_huatuo.training.sft_trainer import ResumableTrainer, SharingTrainer
+
     if processes.count == 1:
-        from trl import SFTTrainer
-
-        return SFTTrainer
-    from lite_huatuo.training.sft_trainer import SharingTrainer
-
+        return ResumableTrainer
     return partial(
         SharingTrainer, processes=processes, batch_size=recipe.sft.batch_size, pad_id=shared.tokenizer.pad_id
     )
@@ -178,7 +179,7 @@ def trainer_arguments(recipe: Recipe, run: RunDir, *, evaluate: bool, packs: boo
     dtype = backends.torch_dtype(recipe.base.compute_dtype)
     packing = sft.packing == "on"
     flash = recipe.base.attention.startswith("flash") and importlib.util.find_spec("flash_attn") is not None
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(run.stage("sft") / "checkpoints"),
         num_train_epochs=sft.epochs,
         per_device_train_batch_size=sft.microbatch_size,
@@ -211,6 +212,9 @@ def trainer_arguments(recipe: Recipe, run: RunDir, *, evaluate: bool, packs: boo
         disable_tqdm=True,
         dataloader_num_workers=0,
     )
+    # One process uses one card, however many it sees: transformers would multiply batches and losses by their number.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _recorder(

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer for several processes: the same optimizer steps as one process makes, and one exchange a step.
+"""TRL's SFTTrainer, for one process and for several: the same optimizer steps, and one exchange a step.
 
 No DistributedDataParallel: it would copy the frozen base from process to process, cannot take a sharded one, and
 exchanges gradients layer by layer where an adapter's fit into one message.
@@ -6,15 +6,23 @@ exchanges gradients layer by layer where an adapter's fit into one message.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
+from accelerate.utils import convert_outputs_to_fp32
 from datasets import Dataset, concatenate_datasets
 from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import safe_globals
 from trl import SFTTrainer
 
 from lite_huatuo.processes import Processes
+from lite_huatuo.training import checkpoint
+from lite_huatuo.training.progress import Progress
 
 MASKED = -100  # the label of a token that is not learned
 
@@ -46,15 +54,53 @@ class EvenSampler(Sampler[int]):
             yield from [self.filler] * (self.filled - len(step))
 
 
-class SharingTrainer(SFTTrainer):
-    """SFTTrainer whose processes share each optimizer step; `batch_size` is the number of examples of a step."""
+class ResumableTrainer(SFTTrainer):
+    """SFTTrainer that goes on from the checkpoint of another number of processes or cards."""
+
+    def __init__(self, *, progress: Progress, **others: Any) -> None:
+        super().__init__(**others)
+        self.progress = progress
+
+    def _load_rng_state(self, folder: str | None) -> None:
+        """Restore the random states that a checkpoint holds for this process, or those of its first one.
+
+        transformers' own restores nothing where the number of processes is another, and looks for the same cards.
+        """
+        if folder is not None:
+            name = "rng_state.pth" if self.args.world_size == 1 else f"rng_state_{self.args.process_index}.pth"
+            for text in restore_random_states(Path(folder), name):
+                self.progress.note(f"sft: {Path(folder).name}: {text}")
+
+
+def restore_random_states(folder: Path, name: str) -> list[str]:
+    """Set the random states in the file of that name, else those of the one process or the first of several that wrote
+    a checkpoint; return in words what is not as it was."""
+    path = next((p for each in (name, "rng_state.pth", "rng_state_0.pth") if (p := folder / each).is_file()), None)
+    if path is None:
+        return ["holds no random states"]
+    with safe_globals():
+        states = torch.load(path, weights_only=True)
+    random.setstate(states["python"])
+    numpy.random.set_state(states["numpy"])
+    torch.set_rng_state(states["cpu"])
+    told = [] if path.name == name else ["was written by another number of processes; random states are its first's"]
+    cards = states.get("cuda", [])  # of one process that of its card, of several those of all cards
+    if isinstance(cards, list):
+        told += [note] if (note := checkpoint.restore_cards(cards)) else []
+    elif torch.cuda.is_available():
+        torch.cuda.set_rng_state(cards)
+    return told
+
+
+class SharingTrainer(ResumableTrainer):
+    """A trainer whose processes share each optimizer step; `batch_size` is the number of examples of a step."""
 
     def __init__(self, *, args: Any, processes: Processes, batch_size: int, pad_id: int, **others: Any) -> None:
         if args.device.type == "cpu":
             args._setup_devices = torch.device("cpu")  # accelerate's cpu:0 is nowhere that torch.load could load to
         super().__init__(args=args, **others)
         self.processes, self.batch_size = processes, batch_size
-        self.accelerator.prepare_model = lambda model, **_: model  # no DistributedDataParallel
+        self.accelerator.prepare_model = partial(_autocast, self.accelerator)
         rows: Any = self.train_dataset
         self.examples = len(rows)
         self.train_dataset = concatenate_datasets([rows, _filler(rows, pad_id)])
@@ -83,6 +129,14 @@ class SharingTrainer(SFTTrainer):
             learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
             self.processes.add_gradients(learned, scale=1 / self.processes.count)
         return loss
+
+
+def _autocast(accelerator: Any, model: Any, **_: Any) -> Any:
+    """Do of accelerate's `prepare_model` what it does for one process: under mixed precision the network's forward runs
+    in it, and what it returns is float32. No DistributedDataParallel, and no question on which card the base is."""
+    if accelerator.native_amp:
+        model.forward = convert_outputs_to_fp32(accelerator.autocast()(model.forward))
+    return model
 
 
 def _filler(dataset: Dataset, pad_id: int) -> Dataset:

@@ -54,10 +54,10 @@ class Checkpoints:
 
     def save(self, verifier: AdapterVerifier, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Write one, whole or not at all; older ones go."""
+        tensors, scalars = checkpoint.pack_optimizers({"all": optimizer})  # first: it may refuse
         older, path = list(self.folder.glob("step-*")), self.folder / f"step-{step:06d}"
         temporary = checkpoint.fresh(path)
         verifier.save(temporary)
-        tensors, scalars = checkpoint.pack_optimizers({"all": optimizer})
         save_file(tensors, temporary / "optimizer.safetensors")
         state = {"step": step, "optimizer": scalars, "identity": self.identity}
         jsonl.write_text(temporary / "state.json", json.dumps(state) + "\n")

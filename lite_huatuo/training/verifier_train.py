@@ -23,6 +23,7 @@ from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.models.value_head import ValueHead
 from lite_huatuo.stopping import Interrupted, Stop
 from lite_huatuo.training.logprobs import microbatches
+from lite_huatuo.training.ppo_update import divide_gradients
 from lite_huatuo.training.progress import Progress
 from lite_huatuo.training.verifier_checkpoint import EVERY, Checkpoints
 from lite_huatuo.verifier import metrics
@@ -107,6 +108,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * min(1.0, step / max(1, steps // 10)) * (1 - (step - 1) / steps)
             losses.append(_backward(verifier, [rows[i] for i in members], microbatch_tokens))
+            divide_gradients(parameters, len(members))
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -122,17 +124,17 @@ def train(
 
 
 def _backward(verifier: AdapterVerifier, rows: Sequence[tuple[list[int], bool]], microbatch_tokens: int) -> float:
-    """Accumulate the gradient of the mean loss over the rows; return that loss."""
+    """Accumulate the gradient of the loss summed over the rows, which float16 can hold; return the mean loss."""
     total = 0.0
     lengths = [len(ids) for ids, _ in rows]
     for group in microbatches(lengths, budget=microbatch_tokens, padded=not verifier.shared.packs):
         with verifier.shared.using(ADAPTER, learn=True):
             logits = verifier.logits([rows[i][0] for i in group])
             labels = torch.tensor([float(rows[i][1]) for i in group], device=logits.device)
-            loss = binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(rows)
+            loss = binary_cross_entropy_with_logits(logits, labels, reduction="sum")
             loss.backward()
         total += loss.item()
-    return total
+    return total / len(rows)
 
 
 def _minibatches(count: int, epochs: int, size: int, seed: int) -> Iterator[list[int]]:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from lite_huatuo import jsonl
+from lite_huatuo import recipe as recipes
 from lite_huatuo.errors import CheckpointError
-from lite_huatuo.recipe import Recipe
+from lite_huatuo.recipe import PPO, SFT, Recipe
 from lite_huatuo.run_dir import RunDir
 from lite_huatuo.training import ppo, sft
 from lite_huatuo.training.progress import Quiet
+from tests import tiny
 from tests.stage.comparing import assert_same_run
 from tests.stage.killing import KillAt, Killed
+
+OPTIMIZERS = {name for section in (SFT, PPO) for name in get_args(section.model_fields["optimizer"].annotation)}
 
 
 def both(recipe: Recipe, run: RunDir, progress: Quiet | None = None) -> None:
@@ -41,6 +48,23 @@ def test_resumed_equals_uninterrupted(
     with pytest.raises(Killed):
         both(short_recipe, run, KillAt(what, units))
     both(short_recipe, RunDir.resume(tmp_path / "run", short_recipe.model_dump()))
+    assert_same_run(whole, run)
+
+
+@pytest.mark.parametrize("optimizer", [name for name in sorted(OPTIMIZERS) if name != "adamw"])  # the tests above have that one
+def test_every_optimizer_goes_on_to_the_bit(toy: dict[str, str], tmp_path: Path, optimizer: str) -> None:
+    tree = tiny.short_recipe(toy)
+    tree["adapter"] = {"rank": 32, "alpha": 32}  # an 8-bit optimizer leaves tensors of under 4,096 numbers in 32 bits
+    tree["sft"]["optimizer"] = tree["ppo"]["optimizer"] = optimizer
+    recipe = recipes.check(tree, optimizer)
+    whole, run = tiny.trained(recipe, tmp_path / "whole"), RunDir.create(tmp_path / "run", recipe.model_dump())
+    for what, units in (("train sft", 8), ("train ppo", 5)):
+        with pytest.raises(Killed):
+            both(recipe, run, KillAt(what, units))
+        run = RunDir.resume(run.path, recipe.model_dump())
+    kept = load_file(run.stage("ppo") / "checkpoints" / "update-000004" / "optimizers.safetensors")
+    assert {"actor", "critic"} <= {key.partition(".")[0] for key, tensor in kept.items() if tensor.dtype == torch.uint8}
+    both(recipe, run)
     assert_same_run(whole, run)
 
 
