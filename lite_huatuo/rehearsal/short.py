@@ -40,7 +40,7 @@ def shorten(recipe: Recipe, *, twin: Path, verifier: Mapping[str, Any], on: str,
     tree["name"] = "rehearsal"
     tree["verifier"] = dict(verifier)
     tree["report_to"] = []
-    _base(tree["base"], twin, on, recipe, notes)
+    _base(tree["base"], twin, on, notes)
     _data(tree["data"], recipe, notes)
     examples = _sft(tree["sft"], processes)
     tree["data"]["sft_limit"] = math.ceil(examples / (1 - EVAL_SHARE)) + 1
@@ -56,14 +56,14 @@ def shorten(recipe: Recipe, *, twin: Path, verifier: Mapping[str, Any], on: str,
     return Short(tree, notes)
 
 
-def _base(base: dict[str, Any], twin: Path, on: str, recipe: Recipe, notes: list[str]) -> None:
+def _base(base: dict[str, Any], twin: Path, on: str, notes: list[str]) -> None:
     base.update(model=str(twin), fallback=None, revision=None, chat_template=None)
     if on == "cpu":
         for_cards = not base["keep_dequantised"] and base["compute_dtype"] == "auto"
         if for_cards:  # what the recipe takes on a card; "auto" would be float32 here
             base["compute_dtype"] = "bfloat16"
-        if base["backend"] != "plain":
-            notes.append(f"base.backend: plain for {recipe.base.backend}, which needs a card")
+        if base["backend"] == "unsloth":
+            notes.append("base.backend: plain for unsloth, which needs a card")
             base["backend"] = "plain"
         if base["attention"] == "flash_attention_2":
             notes.append("base.attention: sdpa for flash_attention_2, which needs a card")
