@@ -89,7 +89,7 @@ def fold(options: argparse.Namespace, name: str, rest: list[Case], judged: list[
     if path.is_file():
         return tuple(json.loads(path.read_text(encoding="utf-8")))
     recipe = recipes.load(options.recipe, tuple(options.set))
-    loaded = backends.load(**recipe.base.model_dump(), device_map=recipe.device_map())
+    loaded = backends.load(**recipe.base.model_dump())
     kept = [case for case in rest if place(case.question, "calibration") < 0.1]
     learnt = [case for case in rest if place(case.question, "calibration") >= 0.1]
     learnt = [case for case in learnt if not exact.judge(case.item).correct or place(case.id, "easy") < options.easy]

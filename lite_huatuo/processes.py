@@ -155,7 +155,7 @@ def join() -> Processes:
     if cuda and torch.cuda.device_count() <= local:
         raise BackendError(
             f"launch.processes: process {local} of this machine has no card of its own ({torch.cuda.device_count()} "
-            "CUDA devices); start as many processes as there are cards, or strategy pipeline with one"
+            "CUDA devices); start as many processes as there are cards"
         )
     PartialState(cpu=not cuda)  # sets the card and begins torch.distributed: NCCL, on CPUs gloo
     group = distributed.new_group(backend="gloo")

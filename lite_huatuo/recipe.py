@@ -31,9 +31,9 @@ class Base(Section):
     revision: str | None = None  # Hub commit, tag or branch
     quantization: Literal["nf4", "none"] = "nf4"
     double_quantization: bool = True
-    compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: float32 on CPU, else bfloat16
+    compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: float32 on CPU, bfloat16 or else float16
     keep_dequantised: bool = False  # CPU only: float32 copies beside the 4-bit weights; same numbers, faster
-    backend: Literal["auto", "plain", "unsloth"] = "auto"  # auto: unsloth on CUDA where it is installed
+    backend: Literal["auto", "plain", "unsloth"] = "auto"  # auto: plain; no card has proved unsloth here yet
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     chat_template: str | None = None  # a Jinja file; required where the model has no template
     max_length: Count = 2048  # tokens of query + reply
@@ -240,7 +240,14 @@ class Launch(Section):
     """Processes, one a card, and how they share the work. Under another launcher its number of processes counts."""
 
     processes: Count = 1
-    strategy: Literal["ddp", "fsdp2", "pipeline"] = "ddp"  # base whole on each card, sharded, or layers spread by one
+    strategy: Literal["ddp", "fsdp2"] = "ddp"  # the base whole on each card, or its layers sharded over the cards
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _not_removed(cls, value: Any) -> Any:
+        if value == "pipeline":
+            raise ValueError("launch.strategy: pipeline was removed; use fsdp2, with launch.processes one a card")
+        return value
 
 
 class Recipe(Section):
@@ -270,15 +277,9 @@ class Recipe(Section):
             "batch_size": self.eval.batch_size,
         }
 
-    def device_map(self) -> str | None:
-        """Return "auto" (layers spread over one process's GPUs) for bases that one GPU does not hold, else None."""
-        return "auto" if self.launch.strategy in ("pipeline", "fsdp2") else None
-
     def placement(self, processes: Processes) -> dict[str, Any]:
-        """Return where the base goes, as arguments of models.backends.load."""
-        if self.launch.strategy == "fsdp2" and processes.count > 1:
-            return {"sharded": processes}
-        return {"device_map": self.device_map()}
+        """Return where the base goes, as arguments of models.backends.load: one process has all of it on its card."""
+        return {"sharded": processes} if self.launch.strategy == "fsdp2" and processes.count > 1 else {}
 
     @field_validator("name")
     @classmethod

@@ -57,10 +57,11 @@ def command(
         raise click.UsageError("--port and --host are for --web")
     if web and importlib.util.find_spec("gradio") is None:
         raise BackendError("chat --web: gradio is not installed; run `pip install 'lite-huatuo[web]'`")
-    from lite_huatuo.cli.train import quiet_libraries
+    from lite_huatuo.cli.train import backend_of, quiet_libraries
+
+    quiet_libraries(backend_of(target))
     from lite_huatuo.evaluation import students
 
-    quiet_libraries()
     with students.enter(target, stage=stage, every=web, overrides=overrides) as found:
         most = max_tokens or found.most_tokens
         if web:

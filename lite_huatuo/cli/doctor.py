@@ -99,9 +99,9 @@ def examine(machine: Machine) -> Iterator[Check]:
     yield from _gpus(machine)
     yield _quantization(machine)
     yield (
-        Check("unsloth", OK, machine.unsloth)
+        Check("unsloth", OK, f"{machine.unsloth}, used where a recipe says base.backend: unsloth; untried on a GPU")
         if machine.unsloth
-        else Check("unsloth", NOTE, "not installed", "optional, faster on a GPU: pip install 'lite-huatuo[unsloth]'")
+        else Check("unsloth", NOTE, "not installed", "optional, for base.backend: unsloth, which no GPU has run here")
     )
     memory = machine.memory
     yield Check("memory", OK, f"{memory.available_gib:.1f} GiB available of {memory.total_gib:.1f}")
@@ -165,13 +165,14 @@ def _placed(need: Need, gpus: Sequence[Gpu]) -> tuple[Sequence[Gpu], int, str] |
     if need.processes > 1 and len(first) == need.processes and _hold(first, need.each):
         return first, need.each, f"on {need.processes} GPUs"
     alone = "" if need.processes == 1 else "with --set launch.processes=1 "
-    spread = f"{alone or 'with '}--set launch.strategy=pipeline on {len(gpus)} GPUs together"
     for index, gpu in enumerate(gpus):
         if _hold([gpu], need.gpu):
             named = f" with CUDA_VISIBLE_DEVICES={index}" if index else ""
             return [gpu], need.gpu, f"{alone}on {gpu.name}{named}"
-    if len(gpus) > 1 and _hold(gpus, need.spread):
-        return gpus, need.spread, spread
+    if len(gpus) > 1 and need.spread is not None and _hold(gpus, need.spread):
+        count = len(gpus)
+        how = f"with --set launch.processes={count} --set launch.strategy=fsdp2 on {count} GPUs together"
+        return gpus, need.spread, how
     return None
 
 
@@ -196,7 +197,7 @@ def _gpus(machine: Machine) -> Iterator[Check]:
                 f"GPU {index}",
                 NOTE,
                 found,
-                "no native bfloat16: slow; base.compute_dtype=float16 is faster, but untried",
+                "no native bfloat16: base.compute_dtype auto takes float16 here, which is untried",
             )
         )
     if machine.gpus:

@@ -143,9 +143,9 @@ def _open(target: str, options: dict[str, Any], stack: ExitStack) -> tuple[Write
         return targets.EndpointWriter(profile, options["store"], stack, budget=options["budget"]), elsewhere
     if options["overrides"]:
         raise click.UsageError("--set is for endpoints")
-    from lite_huatuo.cli.train import quiet_libraries, use_threads
+    from lite_huatuo.cli.train import backend_of, quiet_libraries, use_threads
 
-    quiet_libraries()
+    quiet_libraries(backend_of(target))
     use_threads(options["threads"])
     found = predictions.run_of(target)
     if found is None:

@@ -80,7 +80,7 @@ def command(folder: Path, to: Path, repo: str | None, dry_run: bool, as_json: bo
         if repo is None:
             raise click.UsageError("--push: the recipe has no export.repo; give user/name")
     stage = options["stage"] or run.actor().parent.parent.name
-    quiet_libraries()
+    quiet_libraries(recipe.base.backend)
     from lite_huatuo.cli import export_steps  # brings torch
     from lite_huatuo.export import hub
 

@@ -157,7 +157,7 @@ def _verdict(told: dict[str, Any], plan: Plan, card: Card | None) -> list[str]:
     else:
         larger = ", ".join(told["fitting_cards"]) or "none of the known cards alone"
         lines.append(f"no smaller setting makes it fit; as it is it fits {larger}")
-        lines.append("several cards share the base with --gpus N --set launch.strategy=pipeline")
+        lines.append("several cards share the base with --gpus N --set launch.processes=N --set launch.strategy=fsdp2")
     return lines
 
 

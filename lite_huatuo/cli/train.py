@@ -77,7 +77,7 @@ def command(
         if code > 128:
             say_how_to_go_on()
         click.get_current_context().exit(code)
-    quiet_libraries()
+    quiet_libraries(recipe.base.backend)
     use_threads(threads)
     warn_of_a_cpu(recipe)
     run = _run(recipe, path, stage, resume=resume, overwrite=overwrite, accept_verifier=accept_verifier)
@@ -195,8 +195,23 @@ def use_threads(threads: int | None) -> None:
     torch.set_num_threads(threads or max(1, ((os.cpu_count() or 2) - 1) // here))
 
 
-def quiet_libraries() -> None:
-    """Keep the libraries' bars and advice out of ours; their errors still come through."""
+def backend_of(target: str) -> str:
+    """Return the `base.backend` of a run or one of its stages; plain for a target that is no run."""
+    from lite_huatuo import recipe as recipes
+    from lite_huatuo.evaluation import predictions
+    from lite_huatuo.run_dir import RunDir
+
+    found = predictions.run_of(target)
+    if found is None:
+        return "plain"
+    return recipes.check(RunDir.open(found[0]).recipe(), f"{found[0]}/recipe.yaml").base.backend
+
+
+def quiet_libraries(backend: str = "plain") -> None:
+    """Keep the libraries' bars and advice out of ours; their errors still come through.
+
+    `backend` is that of the base which the command will load, if it loads one: unsloth must come before transformers.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
@@ -204,6 +219,9 @@ def quiet_libraries() -> None:
     import logging
     import warnings
 
+    from lite_huatuo.models import backends
+
+    backends.prepare(backend)
     import datasets
     import transformers
 

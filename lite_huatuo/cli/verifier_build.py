@@ -125,11 +125,11 @@ def _sample(problems: Any, options: dict[str, Any], skipped: Counter[str]) -> An
 def _ask(folder: Path, problems: Any, options: dict[str, Any], skipped: Counter[str]) -> Any:
     """Return what a run's student replies."""
     from lite_huatuo.cli.display import Display
-    from lite_huatuo.cli.train import quiet_libraries
+    from lite_huatuo.cli.train import backend_of, quiet_libraries
     from lite_huatuo.run_dir import RunDir
 
     run = RunDir.open(folder)
-    quiet_libraries()
+    quiet_libraries(backend_of(str(folder)))
     from lite_huatuo.training import run_replies
 
     with Display() as display:

@@ -101,11 +101,12 @@ def _make(section: dict[str, Any], recipe: Any, stack: ExitStack) -> Verifier:
         if recipe is None:
             raise BackendError("--kind adapter: judges on a student's base; give --recipe, which names it")
         from lite_huatuo.cli.train import quiet_libraries
+
+        quiet_libraries(recipe.base.backend)
         from lite_huatuo.models import backends
         from lite_huatuo.models.shared_base import SharedBase
 
-        quiet_libraries()
-        loaded = backends.load(**recipe.base.model_dump(), device_map=recipe.device_map())
+        loaded = backends.load(**recipe.base.model_dump())
         shared = SharedBase.from_adapters(loaded, {choose.ADAPTER: folder}, ())
     verifier = choose.make(section, shared=shared)
     close = getattr(verifier, "close", None)

@@ -62,14 +62,14 @@ def train(
     chosen = recipes.load(recipe, overrides)
     rows = [case for path in files for case in acceptance.read_judged(path)]
     more = {str(path): acceptance.read_judged(path) for path in tests}
-    quiet_libraries()
+    quiet_libraries(chosen.base.backend)
     use_threads(threads)
     from lite_huatuo.models import backends, run_base
     from lite_huatuo.training import verifier_train
     from lite_huatuo.training.verifier_checkpoint import RESULT, Checkpoints
 
     parts = verifier_train.split(rows, seed=seed)
-    loaded = backends.load(**chosen.base.model_dump(), device_map=chosen.device_map())
+    loaded = backends.load(**chosen.base.model_dump())
     shape = {name: getattr(chosen.adapter, name) for name in ("rank", "alpha", "targets")}
     base = {**chosen.base.model_dump(), **run_base.of(loaded)}
     identity = {"base": base, "judged replies": verifier_train.digest(rows), "seed": seed, **shape, **settings}

@@ -88,6 +88,8 @@ class Local:
         import torch
         from transformers import GenerationConfig
 
+        from lite_huatuo.models import packing
+
         sampling: dict[str, Any] = (
             {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
         )
@@ -97,7 +99,7 @@ class Local:
         )
         ids = torch.tensor([query], device=self._model.device)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), packing.without_cudnn():
                 written = self._model.generate(
                     input_ids=ids,
                     attention_mask=torch.ones_like(ids),
@@ -185,7 +187,7 @@ def _of_run(folder: Path, stage: str | None, every: bool) -> Local:
     chosen = [stage] if stage else [BASE, *finished] if every else finished[-1:]
     if stage not in (None, BASE, *finished):
         raise CheckpointError(f"{folder}: {stage} is not finished; run `lite-huatuo train --resume` on it first")
-    loaded = run_base.load(run, **recipe.base.model_dump(), device_map=recipe.device_map())
+    loaded = run_base.load(run, **recipe.base.model_dump())
     limit = recipe.ppo.rollout.max_reply_length
     adapters = {name: run.sound(name) for name in chosen if name != BASE}
     if not adapters:

@@ -198,7 +198,7 @@ def open_run(folder: Path, stage: str | None) -> tuple[LocalWriter, str]:
     if named != "base" and not run.is_done(named):
         raise CheckpointError(f"{folder}: {named} is not finished; run `lite-huatuo train --resume` on it first")
     limits = recipe.heldout_arguments()
-    loaded = run_base.load(run, **recipe.base.model_dump(), device_map=recipe.device_map())
+    loaded = run_base.load(run, **recipe.base.model_dump())
     identity = {"model": recipe.base.model, "revision": loaded.revision, "quantization": recipe.base.quantization}
     sizes = {"batch_size": limits["batch_size"], "max_tokens": limits["max_reply_length"]}
     if named == "base":

@@ -41,17 +41,21 @@ class LoadedBase:
 
 
 def choose(backend: str) -> str:
-    """Return "plain" or "unsloth" for the recipe's `backend`; auto takes unsloth on CUDA where it is installed."""
-    import torch
-
-    installed = importlib.util.find_spec("unsloth") is not None
-    if backend == "unsloth" and not installed:
+    """Return "plain" or "unsloth" for the recipe's `backend`; auto is plain: no card has proved unsloth here yet."""
+    if backend == "unsloth" and importlib.util.find_spec("unsloth") is None:
         raise BackendError(
             "base.backend: unsloth is not installed; run `pip install lite-huatuo[unsloth]` or set plain"
         )
-    if backend == "auto":
-        return "unsloth" if installed and torch.cuda.is_available() else "plain"
-    return backend
+    return "plain" if backend == "auto" else backend
+
+
+def prepare(backend: str) -> None:
+    """Import unsloth where the recipe's `backend` asks for it: before anything imports transformers, which it patches.
+
+    A command that may load a base calls this first.
+    """
+    if choose(backend) == "unsloth":
+        import unsloth  # noqa: F401
 
 
 def torch_dtype(name: str) -> Any:
@@ -62,7 +66,8 @@ def torch_dtype(name: str) -> Any:
         return getattr(torch, name)
     if not torch.cuda.is_available():
         return torch.float32  # bfloat16 matrix products are many times slower on most CPUs
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    # emulated bfloat16 (before compute capability 8.0: T4, RTX 20xx) is many times slower than float16
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def load(
@@ -78,25 +83,23 @@ def load(
     attention: str = "sdpa",
     chat_template: str | None = None,
     max_length: int = 2048,
-    device_map: Any = None,
     sharded: Processes | None = None,
     vllm_rank: int | None = None,
 ) -> LoadedBase:
     """Load and quantise a base, frozen; the arguments are those of a recipe's `base` section.
 
-    `device_map` None puts all of it on this process's CUDA device, or the CPU. `sharded` loads it into main memory, to
-    be sharded over these processes. `vllm_rank`: vLLM will write replies with adapters of that rank; unsloth then
-    builds its engine around the same weights.
+    All of it goes to this process's CUDA device, or the CPU; `sharded` loads it into main memory, to be sharded over
+    these processes. `vllm_rank`: vLLM will write replies with adapters of that rank; unsloth then builds its engine
+    around the same weights.
     """
     release()
     chosen = choose(backend)
-    if chosen == "unsloth":
-        import unsloth  # noqa: F401  (must come before transformers)
+    prepare(chosen)
     folder = gguf.resolve(model, fallback)
     arguments = {
         "revision": revision,
         "quantization_config": quantization_config(quantization, double_quantization, torch_dtype(compute_dtype)),
-        "device_map": {"": "cpu"} if sharded else device_map or {"": str(own_device())},
+        "device_map": {"": "cpu" if sharded else str(own_device())},
     }
     if chosen == "unsloth" and vllm_rank is not None:
         arguments.update(fast_inference=True, max_lora_rank=vllm_rank)
@@ -217,6 +220,7 @@ def unsloth_arguments(folder: str, dtype: Any, max_length: int, arguments: dict[
         "load_in_4bit": arguments["quantization_config"] is not None,
         "trust_remote_code": False,
         "use_exact_model_name": True,
+        "offload_embedding": False,  # by default it may put the embedding on the CPU, and with it what we send there
         **arguments,
     }
 

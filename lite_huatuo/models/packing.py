@@ -7,7 +7,8 @@ of its own, which for everything else (padded batches, caches) is transformers' 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -57,6 +58,21 @@ def _attend_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling
     rows, heads, _, size = query.shape
     grouped = query.view(rows, key.shape[1], heads // key.shape[1], size)
     return scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scaling).view(rows, 1, heads, size)
+
+
+@contextmanager
+def without_cudnn() -> Iterator[None]:
+    """Keep torch from cuDNN's attention while the block writes replies.
+
+    On compute capability 9.0 and 10.0 torch may prefer it. It plans anew for every length of the keys, and each step
+    of a reply brings a length of its own.
+    """
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 def sequence_lengths(position_ids: Tensor | None) -> list[int]:

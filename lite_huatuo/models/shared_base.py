@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lite_huatuo.errors import BackendError, CheckpointError
-from lite_huatuo.models import adapter_config, backends
+from lite_huatuo.models import adapter_config, backends, packing, sharding
 from lite_huatuo.models.backends import REENTRANT, LoadedBase
 from lite_huatuo.models.slots import Slots
 from lite_huatuo.processes import Processes
@@ -42,15 +42,19 @@ class SharedBase:
         causal: Any = model.base_model.model
         self.causal = causal
         self.sharded: Processes | None = loaded.sharded
+        self._gathered = False
         if self.sharded is not None:
-            from lite_huatuo.models import sharding
-
+            if not self.packs:  # transformers' own `generate` cannot keep step with other processes
+                raise BackendError(
+                    f"launch.strategy: fsdp2 needs full attention in every layer, which {loaded.folder} has not; set ddp"
+                )
             sharding.shard(causal, backends.own_device())
         self.body = getattr(causal, causal.base_model_prefix)
         self.lm_head = causal.get_output_embeddings()
         self.device = self.body.get_input_embeddings().weight.device
         self.hidden_size: int = causal.config.get_text_config().hidden_size
         self.active = BASE
+        self._checkpointed: list[torch.nn.Module] = []  # those that recompute their activations
         # float32 rounds alike, near enough, whether tokens come one at a time or all at once
         self.exact = self.packs and self.body.get_input_embeddings().weight.dtype == torch.float32
         self._layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
@@ -127,11 +131,29 @@ class SharedBase:
         before, mode = self.active, self.peft.training
         self._switch(name)
         self.peft.train(learn)
+        if learn:  # unsloth's `generate` switches checkpointing off, and on again only for a network in training mode
+            for module in self._checkpointed:
+                module.gradient_checkpointing = True  # type: ignore[assignment]
         try:
             yield
         finally:
             self._switch(before)
             self.peft.train(mode)
+
+    @contextlib.contextmanager
+    def writing(self, rows: int, tokens: int) -> Iterator[None]:
+        """Write replies while the block runs: `rows` at once, each of at most `tokens` tokens with its query.
+
+        A sharded base is gathered once for the whole block where every process has the room; a step then moves nothing
+        between the cards, and no process waits for another.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(packing.without_cudnn())
+            if self.sharded is not None and sharding.all_have_room(self.causal, self.sharded, rows, tokens):
+                stack.enter_context(sharding.gathered(self.body.layers))
+                stack.callback(setattr, self, "_gathered", False)
+                self._gathered = True
+            yield
 
     def states(self, rows: Sequence[Sequence[int]], slots: Slots | None = None) -> Tensor:
         """Return the body's last hidden states (S, H) of the S tokens of some rows of token ids, end to end.
@@ -191,9 +213,9 @@ class SharedBase:
         return self._watched(self.body.norm(hidden)[0])
 
     def goes_on(self, mine: bool) -> bool:
-        """Return whether a loop of passes goes on: as long as this process has work or, where the base is sharded,
-        any process has; then `idle` where there is nothing to do."""
-        return mine if self.sharded is None else bool(self.sharded.most(int(mine)))
+        """Return whether a loop of passes goes on: as long as this process has work or, where a pass needs all of
+        them, any process has; then `idle` where there is nothing to do."""
+        return mine if self.sharded is None or self._gathered else bool(self.sharded.most(int(mine)))
 
     def in_step(self, groups: Sequence[list[int]]) -> list[list[int] | None]:
         """Return microbatches with as many None at their end as other processes have more, where the base is sharded:
@@ -240,6 +262,7 @@ class SharedBase:
         self.causal.gradient_checkpointing_enable({"use_reentrant": REENTRANT[self.backend]})
         if REENTRANT[self.backend]:
             self.causal.enable_input_require_grads()
+        self._checkpointed = [m for m in self.causal.modules() if getattr(m, "gradient_checkpointing", False)]
 
     @property
     def recomputed_layers(self) -> int:

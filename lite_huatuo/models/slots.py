@@ -72,9 +72,8 @@ class Slots:
                     store[slot, :, : piece.shape[1]] = piece
             return key, value
         count, longest = len(self.lengths), max(self.lengths)
-        rows, places = self._rows.to(key.device), self._places.to(key.device)  # layers may be spread over devices
-        keys[rows, :, places] = key[:, :, 0]
-        values[rows, :, places] = value[:, :, 0]
+        keys[self._rows, :, self._places] = key[:, :, 0]
+        values[self._rows, :, self._places] = value[:, :, 0]
         return keys[:count, :, :longest], values[:count, :, :longest]
 
     def get_query_offset(self, layer_idx: int | None = None) -> int:

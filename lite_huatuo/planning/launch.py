@@ -27,10 +27,6 @@ def check(recipe: Recipe, count: int) -> None:
     base, ppo, strategy = recipe.base, recipe.ppo, recipe.launch.strategy
     if count == 1:
         return
-    if strategy == "pipeline":
-        raise BackendError(
-            f"launch.strategy: pipeline is one process that uses all cards, not {count}; set launch.processes to 1"
-        )
     if ppo.rollout.engine == "vllm":
         raise BackendError(f"ppo.rollout.engine: vllm works in one process, not {count}; set auto")
     if ppo.rollout.episodes < count:

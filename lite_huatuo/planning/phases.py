@@ -67,23 +67,17 @@ def phases(shape: Shape, settings: Settings) -> list[Phase]:
     ]
 
 
-def on_card(phase: Phase, shape: Shape, *, cards: int, strategy: str, gpu: bool) -> Phase:
+def on_card(phase: Phase, shape: Shape, *, cards: int, strategy: str, gpu: bool, held: bool = False) -> Phase:
     """Return what one card (of `cards` that share by `strategy`) holds, with what the device itself takes.
 
-    ddp: each holds everything. pipeline: the layers are spread; what one layer has in hand and the logits are on one
-    card, what all layers keep is shared. fsdp2: the layers' weights are sharded, with two layers of them in hand, the
-    one at work and the one that is gathered meanwhile.
+    ddp: each holds everything. fsdp2: the layers' weights are sharded, with two layers of them in hand, the one at
+    work and the one that is gathered meanwhile, or all of them where they are `held`.
     """
     parts = dict(phase.parts)
-    if cards > 1 and strategy == "pipeline":
-        layer = sum(size for name, size in parts.items() if name.startswith(("base", "quantisation"))) // shape.layers
-        for name in parts.keys() - {"working memory", "logits"}:
-            parts[name] = -(-parts[name] // cards)
-        parts["unevenly spread layers"] = layer
     if cards > 1 and strategy == "fsdp2":
-        name, weights = _layers(parts, shape)
+        name, weights = layers(parts, shape)
         parts[name] -= weights - -(-weights // cards)
-        parts["gathered layers"] = 2 * weights // shape.layers
+        parts["gathered layers"] = weights if held else 2 * weights // shape.layers
     if gpu:
         parts["fragmentation"] = round(FRAGMENTATION * sum(parts.get(name, 0) for name in phase.coming))
         parts["CUDA context"] = CONTEXT
@@ -93,7 +87,7 @@ def on_card(phase: Phase, shape: Shape, *, cards: int, strategy: str, gpu: bool)
     return Phase(phase.name, {name: size for name, size in parts.items() if size}, phase.coming)
 
 
-def _layers(parts: Mapping[str, int], shape: Shape) -> tuple[str, int]:
+def layers(parts: Mapping[str, int], shape: Shape) -> tuple[str, int]:
     """Return the part of the base that the layers' weights are in, and their bytes."""
     if QUANTISED in parts:
         return QUANTISED, parts[QUANTISED]

@@ -15,6 +15,7 @@ from lite_huatuo.planning.models import Shape
 from lite_huatuo.planning.phases import Phase, Settings
 from lite_huatuo.recipe import Recipe, VerifierSection
 
+GATHERED_A_SECOND = 25e9  # bytes from the other cards: about PCIe 4.0 x16 one way; assumed, not measured
 WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -62,12 +63,38 @@ def make(recipe: Recipe, shape: Shape, card: Card | None, *, cards: int = 1) -> 
     strategy = recipe.launch.strategy
     if not gpu:
         every = [_with_trunk(phase, phases.trunk(shape, chosen)) for phase in every]
-    placed = [phases.on_card(phase, shape, cards=cards, strategy=strategy, gpu=gpu) for phase in every[:-1]]
+    placed = [_placed(phase, shape, card, cards=cards, strategy=strategy, gpu=gpu) for phase in every[:-1]]
     if strategy == "fsdp2" and cards > 1 and gpu:
         size = sum(base(shape, chosen.numbers).values()) / 2**30
         notes.append(f"each of {cards} processes reads the base into main memory first: {cards} × {size:.0f} GiB")
+        if card is not None:
+            notes.append(_gathering(recipe, shape, chosen, cards, placed))
     export = phases.on_card(every[-1], shape, cards=1, strategy="ddp", gpu=False)
     return Plan(shape, chosen, card, cards, placed, export, notes)
+
+
+def _placed(phase: Phase, shape: Shape, card: Card | None, *, cards: int, strategy: str, gpu: bool) -> Phase:
+    """Return what one card holds in a phase. Sharded layers are held whole through a rollout where the card has room,
+    as `models.sharding` decides it by the memory that is free."""
+    if phase.name == "rollout" and strategy == "fsdp2" and cards > 1 and gpu and card is not None:
+        held = phases.on_card(phase, shape, cards=cards, strategy=strategy, gpu=gpu, held=True)
+        if held.total <= card.bytes:
+            return held
+    return phases.on_card(phase, shape, cards=cards, strategy=strategy, gpu=gpu)
+
+
+def _gathering(recipe: Recipe, shape: Shape, chosen: Settings, cards: int, placed: list[Phase]) -> str:
+    """Say how a rollout gathers sharded layers, and how long that takes where it is once a step."""
+    _, weights = phases.layers(base(shape, chosen.numbers), shape)
+    if any(phase.name == "rollout" and phase.parts["gathered layers"] == weights for phase in placed):
+        return f"each rollout gathers the base's layers once and holds them: {weights / 2**30:.1f} GiB on each card"
+    moved, mine = weights * (cards - 1) / cards, -(-chosen.episodes // cards)
+    steps = recipe.ppo.updates * -(-mine // chosen.generated) * recipe.ppo.rollout.max_reply_length
+    return (
+        f"the card has no room to hold the base's layers through a rollout: each step gathers {moved / 2**30:.1f} GiB "
+        f"from the other cards, in stage 2 at most {steps * moved / GATHERED_A_SECOND / 3600:.0f} hours at "
+        f"{GATHERED_A_SECOND / 1e9:.0f} GB/s (assumed, not measured)"
+    )
 
 
 def settings(recipe: Recipe, shape: Shape, *, gpu: bool, judge: int = 0) -> Settings:

@@ -92,20 +92,21 @@ def decode(
     `on_reply` is given each reply with the step that ends it. Returns replies in the order of the queries.
     """
     writer = _Writer(shared, queries, max_reply_length, batch_size, temperature, choose)
-    while shared.goes_on(bool(writer.waiting or writer.rows)):
-        if not writer.waiting and not writer.rows:
-            shared.idle()
-            continue
-        # reading costs a pass, whether of one query or several: let a few places become free first
-        free = batch_size - len(writer.rows)
-        if writer.waiting and (not writer.rows or free >= min(len(writer.waiting), max(1, batch_size // 8))):
-            writer.read()
-        else:
-            writer.step()
-        if on_reply is not None:
-            for row in writer.ended:
-                on_reply(row, writer.replies[row])
-        writer.ended.clear()
+    with shared.writing(batch_size, max((len(query) for query in queries), default=0) + max_reply_length):
+        while shared.goes_on(bool(writer.waiting or writer.rows)):
+            if not writer.waiting and not writer.rows:
+                shared.idle()
+                continue
+            # reading costs a pass, whether of one query or several: let a few places become free first
+            free = batch_size - len(writer.rows)
+            if writer.waiting and (not writer.rows or free >= min(len(writer.waiting), max(1, batch_size // 8))):
+                writer.read()
+            else:
+                writer.step()
+            if on_reply is not None:
+                for row in writer.ended:
+                    on_reply(row, writer.replies[row])
+            writer.ended.clear()
     return writer.replies
 
 

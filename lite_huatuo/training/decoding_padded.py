@@ -50,9 +50,10 @@ def decode(
         padding = [width - len(queries[i]) for i in group]
         ids = torch.tensor([[tokenizer.pad_id] * pad + queries[i] for i, pad in zip(group, padding, strict=True)])
         mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in padding])
-        output = shared.causal.generate(
-            input_ids=ids.to(shared.device), attention_mask=mask.to(shared.device), generation_config=config
-        )
+        with shared.writing(len(group), width + max_reply_length):
+            output = shared.causal.generate(
+                input_ids=ids.to(shared.device), attention_mask=mask.to(shared.device), generation_config=config
+            )
         for i, tokens in zip(group, output[:, width:].tolist(), strict=True):
             replies[i] = _until_stop(tokens, tokenizer.stop_ids)
             if on_reply is not None:

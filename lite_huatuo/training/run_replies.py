@@ -33,7 +33,7 @@ def sample(
     that are too long to be asked. The same seed gives the same replies.
     """
     recipe = recipes.check(run.recipe(), str(run.path / "recipe.yaml"))
-    loaded = run_base.load(run, **recipe.base.model_dump(), device_map=recipe.device_map())
+    loaded = run_base.load(run, **recipe.base.model_dump())
     shared = SharedBase.from_adapters(loaded, {"actor": run.actor()}, ())
     asked = inputs.askable(list(problems), shared.tokenizer, recipe.data.max_query_length)
     skipped["too long to be asked"] += len(problems) - len(asked)

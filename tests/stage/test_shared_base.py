@@ -120,6 +120,36 @@ def test_checkpointing_changes_no_gradient(shared: SharedBase) -> None:
         torch.testing.assert_close(results[0][key], results[1][key])
 
 
+def test_checkpointing_is_on_again_after_a_generate_that_switches_it_off(shared: SharedBase) -> None:
+    """unsloth's `generate` clears the flags, and sets them again only for a network that was in training mode."""
+
+    def kept_and_gradients() -> tuple[int, dict[str, torch.Tensor]]:
+        kept = []
+        with (
+            shared.using("actor", learn=True),
+            torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor),
+        ):
+            reply_logprobs(shared, batch(shared), temperature=1.0)[0].sum().backward()
+        return len(kept), gradients(shared, "actor")
+
+    whole, expected = kept_and_gradients()
+    shared.enable_checkpointing()
+    checkpointed, _ = kept_and_gradients()
+    assert checkpointed < whole / 2
+    for module in shared.causal.modules():
+        if hasattr(module, "gradient_checkpointing"):
+            module.gradient_checkpointing = False
+    kept, found = kept_and_gradients()
+    assert kept == checkpointed
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key])
+
+
+def test_learning_without_checkpointing_keeps_it_off(shared: SharedBase) -> None:
+    with shared.using("actor", learn=True):
+        assert not any(getattr(module, "gradient_checkpointing", False) for module in shared.causal.modules())
+
+
 def test_backward_outside_its_adapter_is_an_error_not_a_wrong_gradient(shared: SharedBase, checkpointing: bool) -> None:
     with shared.using("actor", learn=True):
         loss = reply_logprobs(shared, batch(shared), temperature=1.0)[0].sum()

@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import json
 import shutil
+import types
 from pathlib import Path
 
 import gguf as gguf_format
@@ -163,14 +164,33 @@ def test_auto_is_plain_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backends.torch_dtype("auto") is torch.float32
 
 
-def test_auto_is_unsloth_on_cuda_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_plain_on_cuda_too_and_unsloth_is_taken_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name == "unsloth" else None)
-    assert backends.choose("auto") == "unsloth"
+    assert backends.choose("auto") == "plain"
+    assert backends.choose("unsloth") == "unsloth"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert backends.choose("auto") == "plain"
     with pytest.raises(BackendError, match="unsloth is not installed"):
         backends.choose("unsloth")
+
+
+@pytest.mark.parametrize(("major", "dtype"), [(7, torch.float16), (8, torch.bfloat16), (9, torch.bfloat16)])
+def test_auto_is_float16_on_a_card_that_only_emulates_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, major: int, dtype: torch.dtype
+) -> None:
+    """torch's own question, on a card of that compute capability where bfloat16 tensors can be made."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: types.SimpleNamespace(major=major))
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
+    assert backends.torch_dtype("auto") is dtype
+
+
+def test_unsloth_leaves_the_embedding_on_the_card() -> None:
+    """Its default puts the embedding on the CPU where memory is tight, and inputs go where the embedding is."""
+    given = backends.unsloth_arguments("m", torch.bfloat16, 2048, {"quantization_config": None})
+    assert given["offload_embedding"] is False
 
 
 @pytest.mark.unsloth
