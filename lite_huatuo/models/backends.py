@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-import weakref
 import sys
+import weakref
 from dataclasses import dataclass
 from functools import partial
 from typing import Any

@@ -12,16 +12,14 @@ from typing import Any
 import psutil
 
 from lite_huatuo import recipe as recipes
-from lite_huatuo.data import sources
 from lite_huatuo.models.gguf import cache_dir
 from lite_huatuo.planning import config_file
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.records import VerifiableProblem
-from lite_huatuo.rehearsal import blame, judges, known, short, steps, twin
+from lite_huatuo.rehearsal import blame, data, judges, known, short, steps, twin
 from lite_huatuo.rehearsal.steps import Done, Stand
 
 MOST_PROCESSES = 2  # on a CPU
-TAUGHT = 16  # problems that the twin is taught with
 ENVIRON = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -62,12 +60,13 @@ def rehearse(
     folder.mkdir(parents=True)
     base = recipe.base
     config, _ = config_file.find(base.model, fallback=base.fallback, revision=base.revision)
-    problems = _problems(short.language_of(recipe))
+    problems = data.problems(short.language_of(recipe))
     model = twin.make(config, problems, cache_dir() / "twins")
     processes = min(recipe.launch.processes, MOST_PROCESSES if on == "cpu" else max(1, cards))
     notes: list[str] = []
     verifier = judges.stand_in(recipe, model, folder / "judges", notes)
-    shortened = short.shorten(recipe, twin=model, verifier=verifier, on=on, processes=processes)
+    rows = data.write(problems, folder)
+    shortened = short.shorten(recipe, twin=model, rows=rows, verifier=verifier, on=on, processes=processes)
     notes += shortened.stand_ins
     begun(notes)
     done: list[Done] = []
@@ -110,12 +109,6 @@ def _walk(
     stand = Stand(recipes.check(tree, "the rehearsal's recipe"), folder, on, problems, environ)
     steps.prepare(stand)
     return steps.walk(stand, names, tell)
-
-
-def _problems(language: str) -> list[VerifiableProblem]:
-    """Return the shortest shipped problems: what the twin is taught with and asked."""
-    found = sources.load_problems(f"shipped:problems_{language}")
-    return sorted(found, key=lambda problem: (len(problem.question) + len(problem.ground_truth), problem.id))[:TAUGHT]
 
 
 def _sweep(cache: Path) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 from lite_huatuo.data.sources import SHIPPED
 from lite_huatuo.recipe import Recipe
 
-SFT_STEPS_AN_EPOCH, EPISODES, UPDATES = 2, 8, 4  # updates in which the actor learns
+SFT_STEPS_AN_EPOCH, EPISODES, UPDATES = 2, 4, 4  # updates in which the actor learns
 REPLY = 32  # tokens; a taught twin's reply has about 20
-WARMUP, INTERVAL = 2, 2  # most warm-up updates; updates or steps between saves
-SELECTION, HELDOUT, PROBLEMS = 4, 4, 24
+WARMUP, INTERVAL = 1, 2  # most warm-up updates; updates or steps between saves
+SELECTION, HELDOUT, PROBLEMS = 3, 3, 24
 EVAL_SHARE = 0.25
 CRITIC_LAYERS = 1  # of the twin's three; the others are the trunk
 UNLIMITED = 10**6
@@ -34,14 +34,17 @@ class Short:
     stand_ins: list[str]
 
 
-def shorten(recipe: Recipe, *, twin: Path, verifier: Mapping[str, Any], on: str, processes: int) -> Short:
-    """Return the rehearsal's recipe. `verifier` is what judges in it (rehearsal.judges); `on` is cpu or cuda."""
+def shorten(
+    recipe: Recipe, *, twin: Path, rows: Mapping[str, Path], verifier: Mapping[str, Any], on: str, processes: int
+) -> Short:
+    """Return the rehearsal's recipe. `rows` are files of {sft, problems, heldout} that stand in for data sets on the
+    Hub, `verifier` is what judges (rehearsal.judges); `on` is cpu or cuda."""
     tree, notes = recipe.model_dump(), []
     tree["name"] = "rehearsal"
     tree["verifier"] = dict(verifier)
     tree["report_to"] = []
     _base(tree["base"], twin, on, notes)
-    _data(tree["data"], recipe, notes)
+    _data(tree["data"], rows, notes)
     examples = _sft(tree["sft"], processes)
     tree["data"]["sft_limit"] = math.ceil(examples / (1 - EVAL_SHARE)) + 1
     tree["data"]["sft_eval_share"] = EVAL_SHARE if recipe.data.sft_eval_share else 0.0
@@ -70,20 +73,21 @@ def _base(base: dict[str, Any], twin: Path, on: str, notes: list[str]) -> None:
             base["attention"] = "sdpa"
 
 
-def _data(data: dict[str, Any], recipe: Recipe, notes: list[str]) -> None:
-    """Read the user's own files as they are; shipped rows stand in for data sets on the Hub."""
-    language = language_of(recipe)
-    for key, shipped in (("sft", "sft"), ("problems", "problems"), ("heldout", "heldout")):
+def _data(data: dict[str, Any], rows: Mapping[str, Path], notes: list[str]) -> None:
+    """Read the user's own files as they are; a few rows stand in for data sets on the Hub and for what is shipped."""
+    for key, path in rows.items():
         source = data[key]
-        if source is not None and not is_local(source):
-            data[key] = f"{SHIPPED}{shipped}_{language}"
-            notes.append(f"data.{key}: shipped rows for {source}")
+        if source is None or is_own(source):
+            continue
+        data[key] = str(path)
+        if not source.startswith(SHIPPED):
+            notes.append(f"data.{key}: a few rows for {source}")
     data.update(problems_limit=PROBLEMS, heldout_limit=HELDOUT, heldout_share=max(data["heldout_share"], 0.2))
 
 
-def is_local(source: str) -> bool:
-    """Tell whether a source can be read without the Hub."""
-    return source.startswith(SHIPPED) or Path(os.path.expanduser(source)).exists() or source.startswith((".", "/", "~"))
+def is_own(source: str) -> bool:
+    """Tell whether a source is a file of the user's."""
+    return Path(os.path.expanduser(source)).exists() or source.startswith((".", "/", "~"))
 
 
 def language_of(recipe: Recipe) -> str:

@@ -5,23 +5,20 @@ A step returns what is wrong in words, or None; the first that finds something e
 
 from __future__ import annotations
 
-import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from lite_huatuo import jsonl
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.records import VerifiableProblem
-from lite_huatuo.rehearsal import checks, child
+from lite_huatuo.rehearsal import checks, child, data
 from lite_huatuo.rehearsal.child import Ended
 
-QUESTIONS = 4  # of the benchmark
 CARD_TOLERANCE = 1e-4  # between weights of runs on a card, whose sums are not made in one order
 FIRST_CHECKPOINT = "checkpoints/update-000002"  # short.INTERVAL
 
@@ -74,27 +71,7 @@ def prepare(stand: Stand) -> None:
     """Write the rehearsal's recipe and benchmark."""
     tree = stand.recipe.model_dump()
     jsonl.write_text(stand.file, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
-    jsonl.write(stand.folder / "benchmark.jsonl", exam(stand.problems))
-
-
-def exam(problems: Sequence[VerifiableProblem]) -> list[dict[str, Any]]:
-    """Return exam questions in MedQA's form, whose wrong options are the other problems' truths."""
-    rows, letters = [], "ABCD"
-    for problem in problems[:QUESTIONS]:
-        rng = random.Random(problem.id)
-        others = sorted({each.ground_truth for each in problems} - {problem.ground_truth})
-        texts = [problem.ground_truth, *rng.sample(others, len(letters) - 1)]
-        rng.shuffle(texts)
-        rows.append(
-            {
-                "id": f"rehearsal-{problem.id}",
-                "question": problem.question,
-                "options": dict(zip(letters, texts, strict=True)),
-                "answer_idx": letters[texts.index(problem.ground_truth)],
-                "answer": problem.ground_truth,
-            }
-        )
-    return rows
+    jsonl.write(stand.folder / "benchmark.jsonl", data.exam(stand.problems))
 
 
 def train(stand: Stand) -> str | None:
@@ -139,7 +116,7 @@ def evaluate(stand: Stand) -> str | None:
     """The student answers a few exam questions."""
     where = stand.folder / "benchmark.jsonl"
     ended = stand.command("eval", str(stand.whole), "--benchmark", f"medqa={where}", "--threads", "1")
-    return _failed(ended) or checks.answered(stand.whole / "eval" / "ppo", min(QUESTIONS, len(stand.problems)))
+    return _failed(ended) or checks.answered(stand.whole / "eval" / "ppo", data.QUESTIONS)
 
 
 def export(stand: Stand) -> str | None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from lite_huatuo.errors import BackendError
 from lite_huatuo.records import VerifiableProblem
+from lite_huatuo.rehearsal import data
 from lite_huatuo.rehearsal.tokens import Family, family_of, make_tokenizer
 from lite_huatuo.response_format import render
 
@@ -91,7 +92,11 @@ def _build(config: Mapping[str, Any], family: Family, problems: Sequence[Verifia
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    texts = [(problem.question, reply) for problem in problems for reply in _replies(problem, problems)]
+    texts = [
+        (problem.question, render(data.THINKING, answer))
+        for problem in problems
+        for answer in data.answers(problem, problems)
+    ]
     tokenizer = make_tokenizer([text for pair in texts for text in pair], family)
     ids = {
         "bos_token_id": tokenizer.bos_token_id,
@@ -113,12 +118,6 @@ def _build(config: Mapping[str, Any], family: Family, problems: Sequence[Verifia
     network.generation_config.pad_token_id = tokenizer.pad_token_id
     network.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _replies(problem: VerifiableProblem, others: Sequence[VerifiableProblem]) -> list[str]:
-    """Return a right and a wrong reply in the form, so that the twin is sometimes right and the score varies."""
-    wrong = random.Random(problem.id).choice(others).ground_truth
-    return [render("Let me think.", answer) for answer in (problem.ground_truth, wrong)]
 
 
 def _tokens(tokenizer: Any, question: str, reply: str) -> tuple[list[int], list[int]]:

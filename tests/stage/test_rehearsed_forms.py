@@ -11,7 +11,7 @@ import pytest
 
 from lite_huatuo import recipe as recipes
 from lite_huatuo.planning import config_file
-from lite_huatuo.rehearsal import checks, run, short, twin
+from lite_huatuo.rehearsal import checks, data, short, twin
 from lite_huatuo.run_dir import RunDir
 
 OPTIMIZERS = ("adamw", "paged_adamw_8bit")
@@ -27,7 +27,7 @@ def named(case: object) -> str:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The twin of Qwen2.5-7B."""
     config, _ = config_file.find(recipes.load("qwen7b").base.model)
-    return twin.make(config, run._problems("en"), tmp_path_factory.mktemp("twin"))
+    return twin.make(config, data.problems("en"), tmp_path_factory.mktemp("twin"))
 
 
 @pytest.mark.parametrize(("optimizer", "checkpointing", "trunk", "form"), CASES, ids=named)
@@ -37,7 +37,8 @@ def test_each_form_survives(
     from lite_huatuo.training import ppo, sft
 
     recipe = recipes.load("qwen7b")
-    tree = short.shorten(recipe, twin=base, verifier={"kind": "exact"}, on="cpu", processes=1).tree
+    tree = short.shorten(recipe, twin=base, rows=data.write(data.problems("en"), tmp_path), verifier={"kind": "exact"},
+                         on="cpu", processes=1).tree  # fmt: skip
     tree["base"]["compute_dtype"] = "float32"
     tree["data"].update(sft_limit=8, heldout_limit=1, sft_eval_share=0.0)
     tree["adapter"].update(form)

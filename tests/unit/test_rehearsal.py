@@ -12,13 +12,16 @@ from lite_huatuo import recipe as recipes
 from lite_huatuo.errors import BackendError
 from lite_huatuo.planning import config_file
 from lite_huatuo.records import VerifiableProblem
-from lite_huatuo.rehearsal import blame, known, short, steps, tokens, twin
+from lite_huatuo.rehearsal import blame, data, known, short, tokens, twin
 
 IDS = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
 SIZES = {
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
     "vocab_size", "max_window_layers", *IDS,
 }  # fmt: skip
+
+
+ROWS = {name: Path(f"/{name}") for name in ("sft", "problems", "heldout")}
 
 
 def config_of(recipe: str) -> dict[str, Any]:
@@ -110,7 +113,7 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 @pytest.mark.parametrize("name", recipes.names())
 def test_what_decides_the_code_stays_as_the_recipe_has_it(name: str) -> None:
     recipe = recipes.load(name)
-    made = short.shorten(recipe, twin=Path("/twin"), verifier={"kind": "exact"}, on="cpu", processes=1)
+    made = short.shorten(recipe, twin=Path("/twin"), rows=ROWS, verifier={"kind": "exact"}, on="cpu", processes=1)
     before, after = leaves(recipe.model_dump()), leaves(made.tree)
     differing = {key for key in before | after if before.get(key) != after.get(key)}
     assert differing <= CHANGED
@@ -125,13 +128,13 @@ def test_files_of_the_user_s_own_are_read_and_stand_ins_are_named(tmp_path: Path
     mine = tmp_path / "mine.jsonl"
     mine.write_text("{}\n")
     recipe = recipes.load("qwen7b", (f"data.problems={mine}", "ppo.rollout.engine=vllm", "base.backend=unsloth"))
-    made = short.shorten(recipe, twin=tmp_path, verifier={"kind": "exact"}, on="cpu", processes=1)
+    made = short.shorten(recipe, twin=tmp_path, rows=ROWS, verifier={"kind": "exact"}, on="cpu", processes=1)
     assert made.tree["data"]["problems"] == str(mine)
-    assert made.tree["data"]["sft"] == "shipped:sft_en"
+    assert made.tree["data"]["sft"] == "/sft"
     text = "\n".join(made.stand_ins)
-    for named in ("data.sft: shipped rows", "base.backend: plain for unsloth", "for vllm"):
+    for named in ("data.sft: a few rows", "base.backend: plain for unsloth", "for vllm"):
         assert named in text
-    on_card = short.shorten(recipe, twin=tmp_path, verifier={"kind": "exact"}, on="cuda", processes=1)
+    on_card = short.shorten(recipe, twin=tmp_path, rows=ROWS, verifier={"kind": "exact"}, on="cuda", processes=1)
     assert on_card.tree["base"]["backend"] == "unsloth"
     assert on_card.tree["base"]["compute_dtype"] == "auto"
     assert on_card.tree["ppo"]["rollout"]["engine"] == "vllm"
@@ -154,7 +157,7 @@ def test_the_setting_to_blame_is_the_one_that_mends_it() -> None:
 
 def test_exam_questions_have_one_right_option() -> None:
     problems = [VerifiableProblem(f"p{n}", f"Question {n}?", f"truth {n}", "en", "test") for n in range(6)]
-    for row, problem in zip(steps.exam(problems), problems, strict=False):
+    for row, problem in zip(data.exam(problems), problems, strict=False):
         assert row["options"][row["answer_idx"]] == problem.ground_truth == row["answer"]
         assert len(set(row["options"].values())) == 4
 
