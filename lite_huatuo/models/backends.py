@@ -125,9 +125,9 @@ def load(
 def release() -> None:
     """Free the memory of bases that nothing uses any more: call it before another is loaded.
 
-    A base that was trained stands in reference cycles, which Python collects when it likes. And where an 8-bit optimizer
-    trains, transformers registers the base's embeddings for good, so that their states be in 32 bits; here they are
-    frozen and have none.
+    A base that was trained stands in reference cycles, which Python collects when it likes. And where an 8-bit
+    optimizer trains, transformers registers the base's embeddings for good, so that their states be in 32 bits; here
+    they are frozen and have none.
     """
     import torch
 

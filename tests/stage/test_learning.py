@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +13,10 @@ import torch
 from lite_huatuo.models import backends
 from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.models.value_head import ValueHead
+from lite_huatuo.processes import Processes
 from lite_huatuo.records import VerifiableProblem
 from lite_huatuo.run_dir import RunDir
-from lite_huatuo.training import ppo_math
+from lite_huatuo.training import joint, ppo_math
 from lite_huatuo.training.ppo_update import Coefficients, Learner, learning_rate_factor
 from lite_huatuo.training.rollout import Episode, Rollout, measure, reply_logprobs
 
@@ -27,10 +31,14 @@ def episodes(count: int = 8) -> list[Episode]:
     return made
 
 
-def make(toy: dict[str, str], toy_run: RunDir, budget: int = 10_000, **changes: float) -> Learner:
+def make(
+    toy: dict[str, str], toy_run: RunDir, budget: int = 10_000, *, base: dict[str, str] | None = None, **changes: float
+) -> Learner:
     adapter = toy_run.final("sft")
     shared = SharedBase.from_adapters(
-        backends.load(toy["model"]), {"reference": adapter, "actor": adapter, "critic": adapter}, ("actor", "critic")
+        backends.load(toy["model"], **(base or {})),
+        {"reference": adapter, "actor": adapter, "critic": adapter},
+        ("actor", "critic"),
     )
     head = ValueHead(shared.hidden_size)
     torch.nn.init.constant_(head.linear.weight, 0.05)
@@ -75,6 +83,31 @@ def gradient(learner: Learner, made: list[Episode], members: list[int]) -> torch
 
 def relative(one: torch.Tensor, other: torch.Tensor) -> float:
     return ((one - other).norm() / one.norm()).item()
+
+
+def test_a_minibatch_of_130_000_tokens_keeps_its_gradient_in_float16(toy: dict[str, str], tmp_path: Path) -> None:
+    """As in a card's recipe: of many processes one does its share, some hundred tokens, of a loss over all tokens."""
+    start = SharedBase.fresh(backends.load(toy["model"]), "actor", rank=8, alpha=16, targets="all-linear")
+    for name, parameter in start.parameters("actor").items():
+        if "lora_B" in name:  # else only it would have a gradient
+            torch.nn.init.normal_(parameter, std=0.02)
+    start.save("actor", tmp_path / "actor")
+    run: Any = SimpleNamespace(final=lambda stage: tmp_path / "actor")
+    half, full = (make(toy, run, base={"quantization": "none", "compute_dtype": d}) for d in ("float16", "float32"))
+    rollout, advantages, returns = collected(full, episodes())
+    copies = 130_000 // int(rollout.reply_mask.sum())
+    tensors = {name: getattr(rollout, name).repeat(copies, 1) for name in joint.TENSORS}
+    many = replace(rollout, episodes=rollout.episodes * copies, scores=rollout.scores.repeat(copies), **tensors)
+    gradients: dict[str, list[torch.Tensor]] = {"actor": [], "critic": []}
+    for learner in (half, full):
+        learner.processes = Processes(rank=0, count=copies // 8)
+        arguments = advantages.repeat(copies, 1), returns.repeat(copies, 1), list(range(len(many.episodes)))
+        learner._backward(many, *arguments, train_actor=True)
+        for name, found in gradients.items():
+            found.append(torch.cat([p.grad.flatten() for p in learner._parameters(name)]))
+    for name, (one, other) in gradients.items():
+        assert torch.cosine_similarity(one, other, dim=0) >= 0.999, name
+        assert one.norm().item() == pytest.approx(other.norm().item(), rel=1e-2), name
 
 
 def test_a_samplers_own_log_probabilities_are_used_or_weighed(toy: dict[str, str], toy_run: RunDir) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,6 +48,35 @@ def test_the_base_is_in_memory_once(tmp_path: Path, quantization: str) -> None:
     for weight in weights:
         assert copies(weight.data) == 1
     stage.log.close()
+
+
+def test_no_base_is_alive_when_the_next_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through both stages and what comes after them in one process, whenever Python itself collects."""
+    loaded: list[weakref.ref] = []
+    alive: list[int] = []
+    load = backends._load_plain
+
+    def counted(*arguments: Any) -> Any:
+        alive.append(sum(each() is not None for each in loaded))
+        network = load(*arguments)
+        loaded.extend(map(weakref.ref, [network, *network.parameters()]))
+        return network
+
+    monkeypatch.setattr(backends, "_load_plain", counted)
+    files = tiny.write_toy(tmp_path / "toy")
+    tree = tiny.short_recipe(files)
+    tree["data"]["sft_limit"] = 8
+    tree["sft"].update(optimizer="paged_adamw_8bit", epochs=1.0)  # for which transformers registers the embeddings
+    tree["ppo"].update(total_episodes=16)
+    gc.collect()
+    gc.disable()
+    try:
+        tiny.trained(recipes.check(tree, "short"), tmp_path / "run")
+        backends.load(files["model"])
+    finally:
+        gc.enable()
+    assert alive == [0, 0, 0]
+    assert len(loaded) > 3 * 16
 
 
 def test_a_phase_tells_its_seconds_and_its_peak() -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
+import trl
+from trl import SFTConfig
 
 from lite_huatuo import jsonl
 from lite_huatuo import recipe as recipes
 from lite_huatuo.models import backends
 from lite_huatuo.models.shared_base import BASE, SharedBase
+from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.response_format import render
 from lite_huatuo.run_dir import RunDir
 from lite_huatuo.training import sft
 from lite_huatuo.training.logprobs import collate
 from lite_huatuo.training.rollout import reply_logprobs
+from lite_huatuo.training.sft_trainer import SharingTrainer
 from tests import tiny
 
 
@@ -25,19 +32,26 @@ def examples(files: dict[str, str]) -> list[dict]:
     return [{**row, "complex_cot": row["complex_cot"] + " Then wait." * n} for n, row in enumerate(rows)]
 
 
-def first_step(
-    files: dict[str, str], rows: list[dict], folder: Path, microbatch: int, packing: str = "auto"
-) -> dict[str, float]:
-    """Train one optimizer step on all rows at once and return its metrics."""
+def steps(
+    files: dict[str, str], rows: list[dict], folder: Path, microbatch: int, packing: str = "auto", batch: int = 8
+) -> list[dict[str, float]]:
+    """Train one epoch and return the metrics of its steps."""
     folder.mkdir()
     jsonl.write(folder / "rows.jsonl", rows)
     tree = tiny.short_recipe(files)
     tree["data"].update(sft=str(folder / "rows.jsonl"), sft_limit=None, sft_eval_share=0.0)
-    tree["sft"].update(epochs=1.0, batch_size=8, microbatch_size=microbatch, packing=packing, early_checkpoints=[])
-    recipe = recipes.check(tree, "one step")
+    tree["sft"].update(epochs=1.0, batch_size=batch, microbatch_size=microbatch, packing=packing, early_checkpoints=[])
+    recipe = recipes.check(tree, "one epoch")
     run = RunDir.create(folder / "run", recipe.model_dump())
     sft.train(recipe, run)
-    logged = [row for _, row in jsonl.iter_rows(run.stage("sft") / "metrics.jsonl")]
+    return [row for _, row in jsonl.iter_rows(run.stage("sft") / "metrics.jsonl")]
+
+
+def first_step(
+    files: dict[str, str], rows: list[dict], folder: Path, microbatch: int, packing: str = "auto"
+) -> dict[str, float]:
+    """Train one optimizer step on all rows at once and return its metrics."""
+    logged = steps(files, rows, folder, microbatch, packing)
     assert len(logged) == 1
     return logged[0]
 
@@ -68,6 +82,80 @@ def test_padded_and_filled_up_rows_give_the_same(
     toy: dict[str, str], whole: dict[str, float], tmp_path: Path, packing: str
 ) -> None:
     same(whole, first_step(toy, examples(toy), tmp_path / "other", 8, packing))
+
+
+def arguments(monkeypatch: pytest.MonkeyPatch, **others: object) -> None:
+    """Have the trainer get other arguments than a CPU would have."""
+    monkeypatch.setattr(trl, "SFTConfig", lambda **made: SFTConfig(**{**made, **others}))
+
+
+def test_how_many_cards_one_process_sees_does_not_matter(
+    toy: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = steps(toy, examples(toy), tmp_path / "alone", 2, batch=4)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    arguments(monkeypatch, use_cpu=False)
+    beside_others = steps(toy, examples(toy), tmp_path / "beside others", 2, batch=4)
+    assert len(alone) == len(beside_others) == 2
+    for one, other in zip(alone, beside_others, strict=True):
+        same(one, other)
+
+
+def shared_steps(monkeypatch: pytest.MonkeyPatch, trainer: type[SharingTrainer], processes: Processes) -> None:
+    """Have stage 1 use the trainer of several processes."""
+    made = partial(trainer, processes=processes, batch_size=8, pad_id=0)
+    monkeypatch.setattr(sft, "_trainer", lambda *_: made)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_one_process_and_several_run_forward_in_mixed_precision(
+    toy: dict[str, str], whole: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    seen, fresh = [], SharedBase.fresh
+
+    def watched(*args: object, **kwargs: object) -> SharedBase:
+        shared = fresh(*args, **kwargs)
+        shared.body.layers[0].mlp.register_forward_pre_hook(
+            lambda module, _: seen.append(torch.is_autocast_enabled("cpu")) if module.training else None
+        )
+        return shared
+
+    monkeypatch.setattr(SharedBase, "fresh", watched)
+    arguments(monkeypatch, bf16=True)
+    if several:
+        shared_steps(monkeypatch, SharingTrainer, ALONE)
+    figures = first_step(toy, examples(toy), tmp_path / "run", 4)
+    assert seen == [True, True]
+    assert figures["sft/loss"] == pytest.approx(whole["sft/loss"], rel=1e-2)
+    assert figures["sft/loss"] != pytest.approx(whole["sft/loss"], rel=1e-6), "bfloat16 rounds"
+
+
+class Half(SharingTrainer):
+    """As on a card in float16: autocast, and losses scaled by 1,024 so that gradients are not too small for it."""
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        self.accelerator.state._mixed_precision, self.accelerator.native_amp = "fp16", True
+        self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+
+class Watched(Processes):
+    """One process that keeps the norm of what it would exchange."""
+
+    norms: ClassVar[list[float]] = []
+
+    def add_gradients(self, parameters: Iterable[torch.nn.Parameter], *, scale: float = 1.0) -> None:
+        self.norms.append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]).norm().item())
+
+
+def test_processes_in_float16_exchange_scaled_gradients_before_they_are_unscaled_and_clipped(
+    toy: dict[str, str], whole: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared_steps(monkeypatch, Half, Watched())
+    figures = first_step(toy, examples(toy), tmp_path / "run", 4)
+    assert figures["sft/gradient_norm"] == pytest.approx(whole["sft/gradient_norm"], rel=2e-2)
+    assert Watched.norms == [pytest.approx(1024 * figures["sft/gradient_norm"], rel=1e-4)]  # once, after the last part
+    assert figures["sft/skipped_steps"] == 0
 
 
 def test_no_padding_goes_through_the_network(
