@@ -31,7 +31,7 @@ class Base(Section):
     revision: str | None = None  # Hub commit, tag or branch
     quantization: Literal["nf4", "none"] = "nf4"
     double_quantization: bool = True
-    compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: float32 on CPU, bfloat16 or else float16
+    compute_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: float32 on CPU, else 16 bit
     keep_dequantised: bool = False  # CPU only: float32 copies beside the 4-bit weights; same numbers, faster
     backend: Literal["auto", "plain", "unsloth"] = "auto"  # auto: plain; no card has proved unsloth here yet
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"

@@ -191,10 +191,23 @@ def test_the_other_students_keep_the_papers_method(name):
 def test_the_large_students_use_eight_cards_or_share_a_base_over_four(name):
     large, small = recipes.load(name), recipes.load(f"{name}-48gb")
     assert (large.launch.processes, large.launch.strategy) == (8, "ddp")
-    assert large.placement(Processes(1, 8)) == {"device_map": None}
+    assert large.placement(Processes(1, 8)) == {}
     assert (small.launch.processes, small.launch.strategy) == (4, "fsdp2")
     assert small.placement(Processes(1, 4)) == {"sharded": Processes(1, 4)}
-    assert small.placement(ALONE) == {"device_map": "auto"}  # eval, chat: one process, all cards
+    assert small.placement(ALONE) == {}  # eval, chat: one process, one card
+
+
+@pytest.mark.parametrize("name", ["qwen72b-48gb", "llama70b-48gb"])
+@pytest.mark.parametrize("card", ["a6000", "l40s"])
+def test_the_header_says_what_a_rollout_gathers_on_its_cards(name, card):
+    recipe = recipes.load(name)
+    shape, _ = plans.shape_of(recipe)
+    made = plans.make(recipe, shape, cards.find(card), cards=4)
+    (note,) = (note for note in made.notes if "rollout" in note)
+    gib, hours = re.search(r"each step gathers ([\d.]+) GiB .* at most (\d+) hours", note).groups()
+    text = " ".join(recipes.text(name)[1].replace("#", " ").split())
+    assert f"every step of one gathers {gib} GiB: in stage 2 at most {hours} hours at an assumed 25 GB/s" in text
+    assert "gathers the base's layers once" in plans.make(recipe, shape, cards.find("a100"), cards=4).notes[-1]
 
 
 @pytest.mark.parametrize("name", ["demo", "qwen7b-zh"])
@@ -277,7 +290,12 @@ def test_a_set_value_is_typed():
 
 
 def test_set_reaches_a_section_the_file_leaves_out():
-    assert recipes.load("demo", ("launch.strategy=pipeline",)).launch.strategy == "pipeline"
+    assert recipes.load("demo", ("launch.strategy=fsdp2",)).launch.strategy == "fsdp2"
+
+
+def test_a_strategy_that_was_removed_says_what_to_use():
+    with pytest.raises(RecipeError, match=r"launch\.strategy: pipeline was removed; use fsdp2"):
+        recipes.load("qwen7b", ("launch.strategy=pipeline",))
 
 
 @pytest.mark.parametrize(

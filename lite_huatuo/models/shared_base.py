@@ -46,7 +46,7 @@ class SharedBase:
         if self.sharded is not None:
             if not self.packs:  # transformers' own `generate` cannot keep step with other processes
                 raise BackendError(
-                    f"launch.strategy: fsdp2 needs full attention in every layer, which {loaded.folder} has not; set ddp"
+                    f"launch.strategy: fsdp2 needs full attention in every layer, which {loaded.folder} lacks; set ddp"
                 )
             sharding.shard(causal, backends.own_device())
         self.body = getattr(causal, causal.base_model_prefix)

@@ -19,7 +19,7 @@ CPU_OPERATIONS = 1e16
 @dataclass(frozen=True)
 class Need:
     """Bytes: `each` on every one of `processes` cards, `gpu` on one that has all to itself, `spread` on every one of
-    the machine's cards where they share the base (fsdp2; None where the recipe does not allow it), `cpu` in main memory.
+    the machine's cards where they share the base (fsdp2; None where the recipe forbids it), `cpu` in main memory.
 
     `on_cpu`: training on a CPU takes days at most.
     """

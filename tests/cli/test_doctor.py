@@ -169,8 +169,8 @@ def test_too_little_memory_is_told_without_failing(run, on):
         (["small"], {"demo"}),
         (["consumer"], SMALL),
         (["consumer"] * 2, SMALL),
-        (["small"] * 3, SMALL),  # spread over three
-        (["consumer"] * 4, set(recipe.names())),
+        (["small"] * 3, {"demo", "qwen7b-12gb"}),  # the second shared by three
+        (["consumer"] * 4, SMALL),
         (["large"], set(recipe.names())),
     ],
 )
@@ -184,9 +184,13 @@ def test_what_fits_on_which_gpus(run, on, cards, expected):
     [
         (["large"] * 8, "qwen72b", "yes, on 8 GPUs"),
         (["large"], "qwen72b", "yes, with --set launch.processes=1 on Large"),
-        (["consumer"] * 4, "qwen72b", "yes, with --set launch.processes=1 --set launch.strategy=pipeline on 4 GPUs"),
+        (["large"] * 4, "qwen72b", "yes, with --set launch.processes=1 on Large"),
         (["large"] * 4, "llama70b-48gb", "yes, on 4 GPUs"),
-        (["small"] * 3, "qwen7b", "yes, with --set launch.strategy=pipeline on 3 GPUs together"),
+        (
+            ["small"] * 3,
+            "qwen7b-12gb",
+            "yes, with --set launch.processes=3 --set launch.strategy=fsdp2 on 3 GPUs together",
+        ),
     ],
 )
 def test_the_overrides_that_make_it_fit_are_told(run, on, cards, recipe_name, how):

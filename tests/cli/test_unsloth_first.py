@@ -54,7 +54,10 @@ def world(toy: dict[str, str], short_recipe: Recipe, tmp_path_factory: pytest.Te
     (folder / "judged_by_adapter.yaml").write_text(yaml.safe_dump(tree))
     names = {name: str(folder / name) for name in ("path", "run", "new")}
     names |= {name: str(folder / f"{name}.jsonl") for name in ("judged", "exams")}
-    names |= {"recipe": str(folder / "run" / "recipe.yaml"), "judged_by_adapter": str(folder / "judged_by_adapter.yaml")}
+    names |= {
+        "recipe": str(folder / "run" / "recipe.yaml"),
+        "judged_by_adapter": str(folder / "judged_by_adapter.yaml"),
+    }
     return {**names, "problems": toy["problems"]}
 
 

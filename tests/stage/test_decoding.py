@@ -167,3 +167,37 @@ def test_top_p_leaves_the_unlikely_out(shared: SharedBase, few: None) -> None:
     torch.manual_seed(0)
     replies = write(shared, [query] * 400, sampler(1.0, top_p), max_reply_length=1, batch_size=100)
     assert {reply.tokens[0] for reply in replies} == set(likely[:2])
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("padded", [True, False], ids=["padded", "packed"])
+def test_replies_are_written_without_cudnns_attention(shared: SharedBase, enabled: bool, padded: bool) -> None:
+    """It plans anew for every length of the keys; what the caller had chosen stands again afterwards."""
+    cuda, seen = torch.backends.cuda, []
+    before = cuda.cudnn_sdp_enabled()
+    hook = shared.body.register_forward_pre_hook(lambda *_: seen.append(cuda.cudnn_sdp_enabled()))
+    try:
+        cuda.enable_cudnn_sdp(enabled)
+        with shared.using("actor"):
+            if padded:
+                decoding_padded.decode(shared, QUERIES[:2], max_reply_length=3, batch_size=2, temperature=None)
+            else:
+                write(shared, QUERIES[:2], sampler(None), max_reply_length=3, temperature=None)
+            assert len(seen) >= 3
+            assert not any(seen)
+            assert cuda.cudnn_sdp_enabled() is enabled
+            shared.states(QUERIES[:1])
+            assert seen[-1] is enabled, "only decoding does without it"
+    finally:
+        hook.remove()
+        cuda.enable_cudnn_sdp(before)
+
+
+def test_cudnns_attention_is_as_before_after_an_error(shared: SharedBase) -> None:
+    def fail(*_: object) -> Tensor:
+        raise ZeroDivisionError
+
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    with pytest.raises(ZeroDivisionError):
+        write(shared, QUERIES[:1], fail)
+    assert torch.backends.cuda.cudnn_sdp_enabled() is before

@@ -124,11 +124,14 @@ def test_checkpointing_is_on_again_after_a_generate_that_switches_it_off(shared:
     """unsloth's `generate` clears the flags, and sets them again only for a network that was in training mode."""
 
     def kept_and_gradients() -> tuple[int, dict[str, torch.Tensor]]:
-        kept = []
-        with (
-            shared.using("actor", learn=True),
-            torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor),
-        ):
+        kept: list[torch.Tensor] = []
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            kept.append(tensor)
+            return tensor
+
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        with shared.using("actor", learn=True), hooks:
             reply_logprobs(shared, batch(shared), temperature=1.0)[0].sum().backward()
         return len(kept), gradients(shared, "actor")
 

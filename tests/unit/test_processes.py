@@ -103,7 +103,6 @@ def test_processes_are_started_once(short_recipe: Recipe) -> None:
 @pytest.mark.parametrize(
     ("override", "strategy", "key"),
     [
-        ("name=x", "pipeline", "launch.strategy"),
         ("ppo.rollout.engine=vllm", "ddp", "ppo.rollout.engine"),
         ("base.keep_dequantised=true", "fsdp2", "base.keep_dequantised"),
         ("ppo.critic.trunk=reference", "fsdp2", "ppo.critic.trunk"),
