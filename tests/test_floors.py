@@ -21,8 +21,9 @@ REPOSITORY = PACKAGE.parent
 
 # Floor -> modules under lite_huatuo; `*` is one folder's modules. A module in no row fails the test.
 FLOORS = {
-    6: ["__main__"],
-    5: ["cli.*"],
+    7: ["__main__"],
+    6: ["cli.*"],
+    5: ["rehearsal.*"],  # runs the stages, as a user would
     4: [
         "data.pipeline",
         "training.sft",

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a recipe value; repeatable.")
 @click.option("--on", type=click.Choice(["cpu", "cuda"]), help="Where to run  [default: cuda if there is a card]")
 @click.option("--keep", is_flag=True, help="Keep the folder of runs and logs.")
+@click.option("--blame/--no-blame", default=True, help="After a failure, look for the setting that causes it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
 @click.pass_context
 def command(
-    ctx: click.Context, name: str, overrides: tuple[str, ...], on: str | None, keep: bool, as_json: bool
+    ctx: click.Context, name: str, overrides: tuple[str, ...], on: str | None, keep: bool, blame: bool, as_json: bool
 ) -> None:
     """Run a whole recipe on a tiny twin of its base.
 
@@ -51,8 +52,9 @@ def command(
     cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if on == "cuda" and not cards:
         raise BackendError("--on cuda: no CUDA device here; leave it out, or give --on cpu")
+    where = on or ("cuda" if cards else "cpu")
     verdict = run.rehearse(
-        recipe, on=on or ("cuda" if cards else "cpu"), cards=cards, keep=keep, begun=_show_stand_ins, tell=_show
+        recipe, on=where, cards=cards, keep=keep, search=blame, begun=_show_stand_ins, tell=_show
     )
     terminal.say(json.dumps(verdict.facts(), ensure_ascii=False, indent=1) if as_json else text(recipe.name, verdict))
     ctx.exit(0 if verdict.survives else 1)
@@ -72,6 +74,7 @@ def text(name: str, verdict: Verdict) -> str:
     """Return the verdict in a line."""
     if verdict.survives:
         seconds = sum(done.seconds for done in verdict.steps)
-        return f"{name} would survive: every step passed on a tiny twin of its base, {seconds:.0f} s in all"
+        found = f"{name} would survive: every step passed on a tiny twin of its base, {seconds:.0f} s in all"
+        return "\n".join([*verdict.memory, found])
     cause = f"; without `{verdict.setting}` it passes" if verdict.setting else ""
     return f"{name} would not survive: {verdict.steps[-1].name}: {verdict.wrong}{cause}"

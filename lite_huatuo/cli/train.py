@@ -80,6 +80,8 @@ def command(
     quiet_libraries(recipe.base.backend)
     use_threads(threads)
     warn_of_a_cpu(recipe)
+    if not resume:
+        advise_a_rehearsal(recipe, name, overrides)
     run = _run(recipe, path, stage, resume=resume, overwrite=overwrite, accept_verifier=accept_verifier)
     if run.writes:
         show_results(run)
@@ -171,6 +173,22 @@ def warn_of_a_cpu(recipe: Recipe) -> None:
     with suppress(LiteHuatuoError):  # a base of unknown shape, or one that cannot be loaded, which is told next
         if not needs.need(recipe, cards=1).on_cpu:
             terminal.say(f"warning: no GPU; on a CPU {recipe.name} takes weeks (see `lite-huatuo doctor`)", err=True)
+
+
+def advise_a_rehearsal(recipe: Recipe, name: str, overrides: tuple[str, ...]) -> None:
+    """Say how to rehearse a long run of which no rehearsal on this machine is known."""
+    import torch
+
+    from lite_huatuo.planning import needs
+    from lite_huatuo.rehearsal import known
+
+    cuda = torch.cuda.is_available()
+    with suppress(LiteHuatuoError):  # a base of unknown shape, or one that cannot be loaded: train says so itself
+        if known.survived(recipe, "cuda" if cuda else "cpu") or (not cuda and needs.need(recipe, cards=1).on_cpu):
+            return
+        words = ["lite-huatuo", "rehearse", "--recipe", name]
+        words += [word for override in overrides for word in ("--set", override)]
+        terminal.say(f"hint: not rehearsed on this machine; find what could stop it: {shlex.join(words)}", err=True)
 
 
 def show_results(run: RunDir) -> None:

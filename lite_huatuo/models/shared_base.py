@@ -336,7 +336,7 @@ def _capture(model: PeftModel, name: str) -> dict[str, torch.nn.Parameter]:
 
 
 def _saved_name(key: str, adapter: str) -> str:
-    """Return the name peft saves a parameter under: the adapter's name is left out, and after DoRA's magnitudes ".weight"."""
+    """Return the name peft saves a parameter under: without the adapter's name, DoRA's magnitudes without ".weight"."""
     name = key.replace(f".{adapter}.", ".").removesuffix(f".{adapter}")
     return name.replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
 

@@ -45,6 +45,7 @@ def run(
     kill: Callable[[float], bool] | None = None,
 ) -> Ended:
     """Run `lite-huatuo WORDS` with its output in `log`; SIGKILL it as soon as `kill(seconds)` says so."""
+    _hush_tracker()
     context: Any = multiprocessing.get_context("spawn" if on == "cuda" else "forkserver")
     if on != "cuda":
         context.set_forkserver_preload([PRELOAD])
@@ -53,18 +54,29 @@ def run(
     process = context.Process(target=_command, args=(list(words), str(log), dict(environ or {}), os.getpid(), theirs))
     process.start()
     theirs.close()
-    while process.is_alive():
-        process.join(WATCHED_EVERY)
-        seconds = time.perf_counter() - start
-        if process.is_alive() and (seconds > LONGEST or (kill is not None and kill(seconds))):
-            kill_tree(process.pid)
-            process.join()
+    try:
+        while process.is_alive():
+            process.join(WATCHED_EVERY)
+            seconds = time.perf_counter() - start
+            if process.is_alive() and (seconds > LONGEST or (kill is not None and kill(seconds))):
+                kill_tree(process.pid)
+                process.join()
+    except BaseException:  # a signal: nothing goes on without this process
+        kill_tree(process.pid)
+        raise
     seconds = time.perf_counter() - start
     try:
         mib = ours.recv() if ours.poll() else None
     except EOFError:  # killed before it could say
         mib = None
     return Ended(process.exitcode, seconds, mib, log)
+
+
+def _hush_tracker() -> None:
+    """Keep Python's own tracker from reporting the locks of a command that was killed on purpose."""
+    ignored = "ignore::UserWarning:multiprocessing.resource_tracker"
+    if ignored not in os.environ.get("PYTHONWARNINGS", ""):
+        os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), ignored)))
 
 
 def kill_tree(pid: int | None) -> None:

@@ -1,4 +1,4 @@
-"""The rows of a rehearsal: what the twin is taught, what stands in for data sets on the Hub, what is asked in the end."""
+"""The rows of a rehearsal: what the twin is taught, what stands in for data sets on the Hub, the exam at the end."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Verdict:
     survives: bool
     steps: list[Done]
     stand_ins: list[str]
+    memory: list[str] = field(default_factory=list)  # of the real base's first minute, on a card
     wrong: str | None = None
     setting: str | None = None
     folder: Path | None = None
@@ -45,11 +46,13 @@ def rehearse(
     on: str,
     cards: int = 0,
     keep: bool = False,
+    search: bool = True,
     environ: dict[str, str] | None = None,
     begun: Callable[[list[str]], None] = lambda stand_ins: None,
     tell: Callable[[Done], None] = lambda done: None,
 ) -> Verdict:
     """Rehearse a recipe on "cpu" or "cuda"; `begun` is given what stands in, `tell` each step as it ends.
+    After a failure it is run again, with one suspected setting plain at a time, to find the cause (`search`).
 
     The folder of runs and logs is deleted after a rehearsal that passed, unless it is to be kept.
     """
@@ -76,39 +79,37 @@ def rehearse(
         tell(each)
 
     surroundings = {**ENVIRON, **({"CUDA_VISIBLE_DEVICES": ""} if on == "cpu" else {}), **(environ or {})}
-    failed = _walk(shortened.tree, folder, on, problems, surroundings, list(steps.STEPS), told)
+    every = [*steps.STEPS, *(steps.ON_A_CARD if on == "cuda" else ())]
+    stand = _stand(shortened.tree, folder, on, problems, surroundings)
+    stand.real = recipe
+    failed = steps.walk(stand, every, told)
     if failed is None:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
-        verdict = Verdict(True, done, notes, folder=folder if keep else None)
+        verdict = Verdict(True, done, notes, memory=stand.notes, folder=folder if keep else None)
     else:
-        upto = list(steps.STEPS)[: list(steps.STEPS).index(failed) + 1]
+        upto = every[: every.index(failed) + 1]
 
         def passes(tree: dict[str, Any]) -> bool:
             again = folder / "again"
             shutil.rmtree(again, ignore_errors=True)
             again.mkdir()
-            return _walk(tree, again, on, problems, surroundings, upto, lambda each: None) is None
+            return steps.walk(_stand(tree, again, on, problems, surroundings), upto, lambda each: None) is None
 
-        setting = blame.find(shortened.tree, passes)
-        verdict = Verdict(False, done, notes, done[-1].wrong, setting, folder)
+        looked_for = search and failed not in steps.ON_A_CARD
+        setting = blame.find(shortened.tree, passes) if looked_for else None
+        verdict = Verdict(False, done, notes, stand.notes, done[-1].wrong, setting, folder)
     known.note(recipe, on, verdict.facts())
     return verdict
 
 
-def _walk(
-    tree: dict[str, Any],
-    folder: Path,
-    on: str,
-    problems: list[VerifiableProblem],
-    environ: dict[str, str],
-    names: list[str],
-    tell: Callable[[Done], None],
-) -> str | None:
-    """Walk through the named steps with a recipe tree in a folder; return the one that failed."""
+def _stand(
+    tree: dict[str, Any], folder: Path, on: str, problems: list[VerifiableProblem], environ: dict[str, str]
+) -> Stand:
+    """Return where a rehearsal of a recipe tree begins, its recipe and benchmark written into the folder."""
     stand = Stand(recipes.check(tree, "the rehearsal's recipe"), folder, on, problems, environ)
     steps.prepare(stand)
-    return steps.walk(stand, names, tell)
+    return stand
 
 
 def _sweep(cache: Path) -> None:

@@ -14,9 +14,11 @@ from pathlib import Path
 import yaml
 
 from lite_huatuo import jsonl
+from lite_huatuo import recipe as recipes
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.records import VerifiableProblem
 from lite_huatuo.rehearsal import checks, child, data
+from lite_huatuo.rehearsal import first_minute as minute
 from lite_huatuo.rehearsal.child import Ended
 
 CARD_TOLERANCE = 1e-4  # between weights of runs on a card, whose sums are not made in one order
@@ -33,6 +35,8 @@ class Stand:
     problems: Sequence[VerifiableProblem]
     environ: dict[str, str] = field(default_factory=dict)
     ended: list[Ended] = field(default_factory=list)
+    real: Recipe | None = None  # the user's own recipe, whose base is tried on a card
+    notes: list[str] = field(default_factory=list)  # what a step found that is worth a line
 
     @property
     def file(self) -> Path:
@@ -135,6 +139,20 @@ def report(stand: Stand) -> str | None:
     return _failed(stand.command("report", str(stand.whole)))
 
 
+def first_minute(stand: Stand) -> str | None:
+    """The real base, on a card: one step of each kind at full size, its memory beside `plan`."""
+    assert stand.real is not None
+    folder = stand.folder / "real"
+    recipe = recipes.check(minute.tree(stand.real, folder), "the first minute's recipe")
+    jsonl.write_text(folder / "recipe.yaml", yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True))
+    run = folder / "run"
+    words = ("train", "--recipe", str(folder / "recipe.yaml"), "--run", str(run), "--accept-verifier")
+    if failed := _failed(stand.command(*words)):
+        return failed
+    stand.notes += minute.beside_plan(recipe, run)
+    return None
+
+
 STEPS: dict[str, Step] = {
     "train": train,
     "kill": kill,
@@ -145,6 +163,7 @@ STEPS: dict[str, Step] = {
     "reload": reload,
     "report": report,
 }
+ON_A_CARD: dict[str, Step] = {"first minute": first_minute}
 
 
 @dataclass(frozen=True)
@@ -161,7 +180,7 @@ def walk(stand: Stand, names: Sequence[str], tell: Callable[[Done], None]) -> st
     """Do the steps until one finds something; return its name and `tell` of each as it ends."""
     for name in names:
         start, before = time.perf_counter(), len(stand.ended)
-        wrong = STEPS[name](stand)
+        wrong = (STEPS | ON_A_CARD)[name](stand)
         peaks = [ended.mib for ended in stand.ended[before:] if ended.mib is not None]
         tell(Done(name, time.perf_counter() - start, max(peaks, default=None), wrong))
         if wrong is not None:

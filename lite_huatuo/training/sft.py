@@ -20,7 +20,7 @@ from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
 from lite_huatuo.stopping import Interrupted, Stop
-from lite_huatuo.training import checkpoint, finite, heldout, inputs, metrics, sft_data
+from lite_huatuo.training import checkpoint, finite, heldout, inputs, metrics, phases, sft_data
 from lite_huatuo.training.progress import Progress, Quiet
 from lite_huatuo.verifier import choose
 
@@ -233,6 +233,7 @@ def _recorder(
         """Translates the trainer's events into the run folder's files."""
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            phases.reset_peak()
             progress.start("train sft", state.max_steps)
             progress.advance(last)
 
@@ -251,6 +252,8 @@ def _recorder(
             figures = {ours: logs[theirs] for theirs, ours in FIGURES.items() if logs and theirs in logs}
             if "sft/loss" in figures:
                 figures["sft/recomputed_layers"] = shared.recomputed_layers
+                if (peak := phases.peak_mib()) is not None:
+                    figures["memory/sft_mib"] = peak
             if "sft/loss" in figures or "sft/eval_loss" in figures:
                 run.log("sft", metrics.check({"step": state.global_step, **figures}))
                 progress.advance(
