@@ -48,7 +48,7 @@ def score(stage: Stage, count: int, query: int, reply: int) -> Rollout:
 
 
 def _measured(place: Place, stage: Stage, count: int, lengths: tuple[int, int], figures: dict[str, Any]) -> None:
-    """Add the lines of one number of episodes. Scoring goes through actor, reference and critic, learning through two."""
+    """Add the lines of one number of episodes. Scoring makes three passes (with the reference), learning two."""
     tokens, name = count * sum(lengths), f"{count} rows of {sum(lengths)} tokens"
     recipe = place.recipe(f"ppo.rollout.episodes={count}")
     seen: list[Rollout] = []

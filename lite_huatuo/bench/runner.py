@@ -27,7 +27,7 @@ from lite_huatuo.planning import hardware
 
 WORK, LOG, TABLE = "work", "log.txt", "card.md"
 FIRST = "environment"
-WAITS = "was not reached"
+WAITS, KILLED = "was not reached", "was ended with the whole bench"
 Note = Callable[[str], None]
 # What the worker's libraries read: nothing is downloaded, no bars, no warnings about forks.
 QUIET = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
@@ -64,14 +64,11 @@ def run(only: Sequence[str], *, size: str, to: Path, minutes: float, note: Note)
     bench = Bench(size, to.absolute(), card_file.read(to, size, device), time.monotonic() + 60 * minutes, note)
     todo = _todo(bench, only)
     before = bench.card["checks"].get(FIRST, {}).get("figures")
-    for name in todo:
-        bench.card["checks"][name] = {"status": NOT_RUN, "reason": WAITS}
-    bench.card["checks"] = {name: bench.card["checks"][name] for name in CHECKS if name in bench.card["checks"]}
-    card_file.write(bench.to, bench.card)
+    _prepare(bench, todo)
     while todo:
         todo = _worked(bench, todo)
         found = bench.card["checks"][FIRST].get("figures")
-        if before is not None and found != before and found is not None:
+        if None not in (before, found) and found != before:
             raise CheckpointError(
                 f"{to / card_file.NAME}: is of another machine, or of other versions; give another folder with --to"
             )
@@ -105,6 +102,17 @@ def _todo(bench: Bench, only: Sequence[str]) -> list[str]:
     if any(CHECKS[name].base for name in wanted) and not whole:
         wanted.add("base")
     return [name for name in CHECKS if name in {FIRST, *wanted}]
+
+
+def _prepare(bench: Bench, todo: list[str]) -> None:
+    """Write down what waits, and what was running when an earlier bench was killed."""
+    checks = bench.card["checks"]
+    for name, each in checks.items():
+        if each.get("status") == RUNNING:
+            checks[name] = {"status": NOT_RUN, "reason": KILLED}
+    checks |= {name: {"status": NOT_RUN, "reason": WAITS} for name in todo}
+    bench.card["checks"] = {name: checks[name] for name in CHECKS if name in checks}
+    card_file.write(bench.to, bench.card)
 
 
 def _worked(bench: Bench, todo: list[str]) -> list[str]:
