@@ -17,8 +17,7 @@ MIB = 2**20
 RECIPE = "qwen7b"
 # Parts of `plan` that the allocator of PyTorch does not count.
 BESIDE = ("CUDA context", "fragmentation")
-# Short rows; adapters just large enough for 8-bit optimizer states, which bitsandbytes begins at 4,096 numbers.
-SHORT = ("base.max_length=128", "data.max_query_length=100", "ppo.rollout.max_reply_length=24", "adapter.rank=64")
+SHORT = ("base.max_length=128", "data.max_query_length=100", "ppo.rollout.max_reply_length=24")
 
 
 @dataclass(frozen=True)
