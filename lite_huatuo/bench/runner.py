@@ -27,6 +27,7 @@ from lite_huatuo.planning import hardware
 
 WORK, LOG, TABLE = "work", "log.txt", "card.md"
 FIRST = "environment"
+PATIENCE = 10  # times the limit of a check on a CPU, which a rehearsal may share with others
 WAITS, KILLED = "was not reached", "was ended with the whole bench"
 Note = Callable[[str], None]
 # What the worker's libraries read: nothing is downloaded, no bars, no warnings about forks.
@@ -50,7 +51,8 @@ class Bench:
 
     def left(self, name: str) -> float:
         """Return the seconds that a check may take from now on."""
-        return min(CHECKS[name].seconds, self.deadline - time.monotonic())
+        patience = 1 if self.card["device"] == "cuda" else PATIENCE
+        return min(patience * CHECKS[name].seconds, self.deadline - time.monotonic())
 
 
 def run(only: Sequence[str], *, size: str, to: Path, minutes: float, note: Note) -> dict[str, Any]:
