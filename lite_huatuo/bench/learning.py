@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -52,7 +53,7 @@ def _measured(place: Place, stage: Stage, count: int, lengths: tuple[int, int], 
     tokens, name = count * sum(lengths), f"{count} rows of {sum(lengths)} tokens"
     recipe = place.recipe(f"ppo.rollout.episodes={count}")
     seen: list[Rollout] = []
-    works = {
+    works: dict[str, tuple[Callable[[], Any], str | None]] = {
         "scoring": (lambda: seen.append(score(stage, count, *lengths)), "scoring"),
         "learning, critic": (lambda: assembled.learn(stage, seen[0], actor=False), None),
         "learning": (partial(_learn, stage, seen), "update"),
