@@ -133,6 +133,7 @@ def _worked(bench: Bench, todo: list[str]) -> list[str]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
+            bufsize=0,  # `_line` waits for what is in the pipe: a buffer would keep a second line from it
             env={**os.environ, **QUIET},
             start_new_session=True,
         )
