@@ -23,7 +23,7 @@ REPOSITORY = PACKAGE.parent
 FLOORS = {
     7: ["__main__"],
     6: ["cli.*"],
-    5: ["rehearsal.*"],  # runs the stages, as a user would
+    5: ["rehearsal.*", "bench.*"],  # run the stages, as a user would
     4: [
         "data.pipeline",
         "training.sft",
@@ -137,8 +137,9 @@ LIBRARIES = {
         "export.*",
         "training.ppo_update",
         "training.ppo_figures",  # its paged 8-bit AdamW, one optimiser of several
-        "planning.hardware",
-    ],  # asks whether it works here
+        "planning.hardware",  # asks whether it works here
+        "bench.nf4",
+    ],
     "click": ["cli.*"],
     "gradio": ["cli.chat_web"],
     "openai": ["data.client"],

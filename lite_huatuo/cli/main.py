@@ -27,6 +27,7 @@ COMMANDS = {
     "report": ("report", "Write one HTML page about a run: scores, curves, replies, costs."),
     "chat": ("chat", "Talk to a trained student."),
     "export": ("export", "Merge a run's adapter into a model anyone can load."),
+    "bench": ("bench", "Measure what this machine does, beside what plan predicts."),
 }
 # The commands that keep what they have done, and go on there when they are given again.
 SAME_AGAIN = (
@@ -37,6 +38,7 @@ SAME_AGAIN = (
     ("verifier", "train"),
     ("eval",),
     ("export",),
+    ("bench",),
 )
 
 
