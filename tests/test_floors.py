@@ -21,9 +21,9 @@ REPOSITORY = PACKAGE.parent
 
 # Floor -> modules under lite_huatuo; `*` is one folder's modules. A module in no row fails the test.
 FLOORS = {
-    6: ["__main__"],
-    5: ["cli.*"],
-    4: [
+    7: ["__main__"],
+    6: ["cli.*"],
+    5: [
         "data.pipeline",
         "training.sft",
         "training.ppo",
@@ -36,6 +36,7 @@ FLOORS = {
         "training.ppo_stage",
         *("training.verifier_train", "training.verifier_checkpoint", "training.run_replies"),
     ],  # no stage, but it takes a whole recipe and asks verifier.choose
+    4: ["planning.settings", "planning.row_count"],
     3: [
         "data.problems",
         "data.search",
