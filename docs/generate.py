@@ -132,7 +132,9 @@ def plan_table() -> str:
         cells = []
         for card in map(planning_cards.find, cards.values()):
             changes = plan.suggest(recipe, shape, card)
-            cells.append("no" if changes is None else "yes" if not changes else f"with {' '.join(changes)}")
+            made = plan.make(recipe, shape, card)
+            many = f", {made.rows} at once" if recipe.ppo.rollout.batch_size == "auto" else ""
+            cells.append("no" if changes is None else f"yes{many}" if not changes else f"with {' '.join(changes)}")
         rows.append((f"`{name}`", f"{needs.total / 2**30:.1f} ({needs.name})", *cells))
     return _table(("recipe", "peak, GiB (in)", *cards.values()), rows)
 

@@ -21,6 +21,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 CountOrNone = Annotated[int, Field(ge=0)]
+CountOrAuto = Count | Literal["auto"]
 
 
 class Base(Section):
@@ -136,7 +137,7 @@ class Rollout(Section):
     temperature: Positive = 0.5  # published code
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_reply_length: Count = 1300  # tokens; published code
-    batch_size: Count = 16  # sequences generated at once; one that ends makes room for the next
+    batch_size: CountOrAuto = "auto"  # replies written at once; auto: as many as fit beside the base, 16 on a CPU
     engine: Literal["auto", "vllm"] = "auto"  # who writes: the base itself, or vLLM on the same card
     logprobs: Literal["auto", "sampled", "recomputed"] = "auto"  # sampled saves a pass; auto: in float32
     weight_cap: Positive = 2.0  # of importance weights, where the sampler's log-probabilities differ from the actor's
@@ -221,7 +222,7 @@ class PPO(Section):
 class Eval(Section):
     """Evaluation on the held-out problems, before and after each stage, greedy; and what `eval` does by default."""
 
-    batch_size: Count = 16
+    batch_size: CountOrAuto = "auto"  # replies written at once; auto: as in ppo.rollout
     max_reply_length: Count | None = None  # None: that of the rollout
     benchmarks: list[str] = Field(default_factory=list)  # NAME or NAME=FILE, for `eval` without --benchmark
 
@@ -270,11 +271,16 @@ class Recipe(Section):
         chosen = self.data.model_dump(exclude={"sft_eval_share", "too_long", "max_query_length", "mix"})
         return {**chosen, "selection_problems": self.ppo.selection_problems}
 
-    def heldout_arguments(self) -> dict[str, int]:
-        """Return the limits of training.heldout.evaluate."""
+    def rollout_rows(self, auto: int) -> int:
+        """Return how many replies a rollout writes at once, `auto` where the recipe says so."""
+        size = self.ppo.rollout.batch_size
+        return auto if size == "auto" else size
+
+    def heldout_arguments(self, auto: int) -> dict[str, int]:
+        """Return the limits of training.heldout.evaluate; `auto` replies at once where the recipe says so."""
         return {
             "max_reply_length": self.eval.max_reply_length or self.ppo.rollout.max_reply_length,
-            "batch_size": self.eval.batch_size,
+            "batch_size": auto if self.eval.batch_size == "auto" else self.eval.batch_size,
         }
 
     def placement(self, processes: Processes) -> dict[str, Any]:

@@ -190,7 +190,9 @@ def _section(annotation: Any) -> type[BaseModel] | None:
 
 def _explain(problem: Any, root: type[BaseModel]) -> str:
     """Return one line for one pydantic error: dotted path, what is wrong, the nearest right key."""
-    path = ".".join(str(part) for part in problem["loc"])
+    last = str(problem["loc"][-1]) if problem["loc"] else ""
+    member = last.startswith(("constrained-", "literal["))  # what pydantic calls the types of a choice
+    path = ".".join(str(part) for part in problem["loc"][: -1 if member else None])
     if problem["type"] == "extra_forbidden":
         parent = _section_at(root, problem["loc"][:-1])
         near = difflib.get_close_matches(str(problem["loc"][-1]), list(parent.model_fields), n=1, cutoff=0.5)

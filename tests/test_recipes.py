@@ -253,6 +253,13 @@ def test_a_number_in_quotes_is_not_quietly_converted(mine):
     assert "sft.batch_size" in line
 
 
+@pytest.mark.parametrize("value", ["eight", "32", 0, 2.5])
+def test_replies_at_once_are_a_count_or_auto(mine, value):
+    lines = problems(mine(lambda t: t["ppo"]["rollout"].update(batch_size=value)))
+    assert [line.partition(": ")[2].partition(": ")[0] for line in lines] == ["ppo.rollout.batch_size"] * 2
+    assert any("input should be 'auto'" in line for line in lines)
+
+
 def test_all_problems_are_told_at_once_each_with_file_and_path(mine):
     def spoil(t):
         t["ppo"].update(kl_coeff=0.1, gamma=2.0)

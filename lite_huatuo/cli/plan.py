@@ -79,6 +79,7 @@ def command(
         "fits": None if card is None else plan.fits,
         "peak": {"phase": plan.peak.name, "bytes": plan.peak.total},
         "phases": {phase.name: {"total": phase.total, **phase.parts} for phase in [*plan.phases, plan.export]},
+        "replies_at_once": recipe.rollout_rows(plan.rows),
         "overrides": _overrides(recipe, plan),
         "fitting_cards": plans.fitting(recipe, shape, cards=cards) if card is None or card.gpu else [],
         "main_memory_for_trunk": plan.trunk,
@@ -90,7 +91,8 @@ def command(
     if as_json:
         terminal.say(json.dumps(told, indent=2, ensure_ascii=False))
         return
-    terminal.say("\n".join(_head(told, plan, card) + _table(plan) + [""] + _verdict(told, plan, card)))
+    lines = _head(told, plan, card) + _table(plan) + [""] + _verdict(told, plan, card) + [_rows(told, recipe, card)]
+    terminal.say("\n".join(lines))
     terminal.say("\n".join(_rest(told, work, plan_work.disk(recipe, plan), bills, speed)))
 
 
@@ -159,6 +161,17 @@ def _verdict(told: dict[str, Any], plan: Plan, card: Card | None) -> list[str]:
         lines.append(f"no smaller setting makes it fit; as it is it fits {larger}")
         lines.append("several cards share the base with --gpus N --set launch.processes=N --set launch.strategy=fsdp2")
     return lines
+
+
+def _rows(told: dict[str, Any], recipe: Recipe, card: Card | None) -> str:
+    """Say how many replies a rollout writes at once, and who chose the number."""
+    count = told["replies_at_once"]
+    said = f"writes {count} {'reply' if count == 1 else 'replies'} at once"
+    if recipe.ppo.rollout.batch_size != "auto":
+        return said
+    if card is None:
+        return f"{said} (auto: on a card as many as fit)"
+    return f"{said} (auto: {'as many as fit' if card.gpu else 'fixed on a CPU'})"
 
 
 def _rest(told: dict[str, Any], work: Work, disk: Disk, bills: list[Bill], speed: float | None) -> list[str]:

@@ -191,15 +191,16 @@ def open_run(folder: Path, stage: str | None) -> tuple[LocalWriter, str]:
     """Return a run's student and its stage: base (no adapter), sft, ppo, or the newest that is finished."""
     from lite_huatuo.models import run_base
     from lite_huatuo.models.shared_base import SharedBase
+    from lite_huatuo.planning import row_count
 
     run = RunDir.open(folder)
     recipe = recipes.check(run.recipe(), f"{folder}/recipe.yaml")
     named = stage or ("ppo" if run.is_done("ppo") else "sft")
     if named != "base" and not run.is_done(named):
         raise CheckpointError(f"{folder}: {named} is not finished; run `lite-huatuo train --resume` on it first")
-    limits = recipe.heldout_arguments()
     loaded = run_base.load(run, **recipe.base.model_dump())
     identity = {"model": recipe.base.model, "revision": loaded.revision, "quantization": recipe.base.quantization}
+    limits = recipe.heldout_arguments(row_count.choose(recipe, loaded.model))
     sizes = {"batch_size": limits["batch_size"], "max_tokens": limits["max_reply_length"]}
     if named == "base":
         return _without_adapter(loaded, identity, **sizes), named

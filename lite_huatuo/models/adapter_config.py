@@ -78,3 +78,14 @@ def _check_ranks(folder: Path, told: list[Any]) -> None:
 
 def _is_hub_id(name: str) -> bool:
     return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
+
+
+def parameters(model: Any, name: str) -> dict[str, Any]:
+    """Return the parameters of one adapter: those with its name as a whole path element."""
+    return {key: parameter for key, parameter in model.named_parameters() if f".{name}." in f"{key}."}
+
+
+def saved_name(key: str, adapter: str) -> str:
+    """Return the name peft saves a parameter under: without the adapter's name, DoRA's magnitudes without ".weight"."""
+    name = key.replace(f".{adapter}.", ".").removesuffix(f".{adapter}")
+    return name.replace("lora_magnitude_vector.weight", "lora_magnitude_vector")

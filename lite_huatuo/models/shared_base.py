@@ -58,7 +58,7 @@ class SharedBase:
         # float32 rounds alike, near enough, whether tokens come one at a time or all at once
         self.exact = self.packs and self.body.get_input_embeddings().weight.dtype == torch.float32
         self._layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-        self._parameters = {name: _capture(model, name) for name in model.peft_config}
+        self._parameters = {name: adapter_config.parameters(model, name) for name in model.peft_config}
         for name, parameters in self._parameters.items():
             for parameter in parameters.values():
                 parameter.requires_grad_(name in trainable)
@@ -282,7 +282,7 @@ class SharedBase:
         from safetensors.torch import load_file
 
         state = load_file(folder / "adapter_model.safetensors")
-        wanted = {_saved_name(key, name): parameter for key, parameter in self._parameters[name].items()}
+        wanted = {adapter_config.saved_name(key, name): parameter for key, parameter in self._parameters[name].items()}
         if set(state) != set(wanted):
             raise CheckpointError(f"{folder}: holds another adapter than {name} (its tensors have other names)")
         with torch.no_grad():
@@ -293,7 +293,7 @@ class SharedBase:
         """Refuse an adapter with other tensors than the base has places for: peft would leave them out, or at zero."""
         with safe_open(folder / adapter_config.WEIGHTS, "pt") as file:
             stored = set(file.keys())
-        wanted = {_saved_name(key, name) for key in self._parameters[name]}
+        wanted = {adapter_config.saved_name(key, name) for key in self._parameters[name]}
         if stored != wanted:
             odd = sorted(stored ^ wanted)[0]
             what = "has no place here" if odd in stored else "is missing from it"
@@ -328,17 +328,6 @@ class SharedBase:
                 f"{self.causal.config.model_type}: this architecture changes its logits after lm_head "
                 "(scaling or soft-capping), which PPO here does not know"
             )
-
-
-def _capture(model: PeftModel, name: str) -> dict[str, torch.nn.Parameter]:
-    """Return the parameters of one adapter: those with its name as a whole path element."""
-    return {key: parameter for key, parameter in model.named_parameters() if f".{name}." in f"{key}."}
-
-
-def _saved_name(key: str, adapter: str) -> str:
-    """Return the name peft saves a parameter under: without the adapter's name, DoRA's magnitudes without ".weight"."""
-    name = key.replace(f".{adapter}.", ".").removesuffix(f".{adapter}")
-    return name.replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
 
 
 def describe(shared: SharedBase) -> dict[str, Any]:

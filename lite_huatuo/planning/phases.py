@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lite_huatuo.planning import memory
 from lite_huatuo.planning.memory import FLOAT, PLAIN, QUANTISED, Numbers
@@ -14,6 +14,15 @@ FRAGMENTATION = 0.10  # of what comes and goes, lost between blocks of the alloc
 PYTHON = 700 * 2**20  # Python with its libraries loaded, where main memory is what counts; measured
 READ_TOKENS = 4096  # training.decoding.READ_TOKENS
 COPIES = 4  # of a tensor while it is merged and checked
+FIXED_ROWS = 16  # replies written at once by "auto" where free memory is not asked for: on a CPU
+KEPT_FREE = 0.13  # of a card's memory, which "auto" leaves for what a prediction does not know
+ROWS_STEP = 8  # "auto" takes multiples of it: a few megabytes more or less then change nothing. What a recipe needs at
+# least is told with so many
+# parts that are there before the first reply is written
+LOADED = {
+    *(PLAIN, QUANTISED, "quantisation constants", "base, kept dequantised"),
+    *("adapters", "judge", "CUDA context"),
+}
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,44 @@ def on_card(phase: Phase, shape: Shape, *, cards: int, strategy: str, gpu: bool,
         parts["file, while it is read"] = 2 * shape.parameters if phase.name == "load" else 0
         parts["Python and libraries"] = PYTHON
     return Phase(phase.name, {name: size for name, size in parts.items() if size}, phase.coming)
+
+
+def loaded(shape: Shape, s: Settings, *, cards: int, strategy: str) -> int:
+    """Return the bytes on each card before the first reply is written."""
+    return sum(_rollout_parts(shape, s, cards=cards, strategy=strategy, there=True))
+
+
+def free_for_rows(free: int, total: int) -> int:
+    """Return what replies may take of a card's free bytes: a share of all it has is left alone."""
+    return free - round(KEPT_FREE * total)
+
+
+def rows(shape: Shape, s: Settings, free: int, *, cards: int = 1, strategy: str = "ddp") -> int:
+    """Return how many replies "auto" writes at once on a card with so many bytes free once base, adapters and judge are
+    loaded: as many as fit at their longest, beside optimisers that are still to come; one at least, an update's
+    episodes at most. Sharded layers are to be held through a rollout if that leaves room for a few rows."""
+
+    def most(held: bool) -> int:
+        count = s.episodes
+        while count > 1 and sum(coming(count, held)) > free:
+            count = count - (count % ROWS_STEP or ROWS_STEP) if count > ROWS_STEP else count - 1
+        return count
+
+    def coming(count: int, held: bool) -> list[int]:
+        tried = replace(s, generated=count)
+        return _rollout_parts(shape, tried, cards=cards, strategy=strategy, there=False, held=held)
+
+    if cards > 1 and strategy == "fsdp2" and (count := most(held=True)) >= ROWS_STEP:
+        return count
+    return most(held=False)
+
+
+def _rollout_parts(
+    shape: Shape, s: Settings, *, cards: int, strategy: str, there: bool, held: bool = False
+) -> list[int]:
+    """Return the bytes of a rollout's parts that are there before it, or of those that are not."""
+    phase = on_card(_rollout(shape, s), shape, cards=cards, strategy=strategy, gpu=True, held=held)
+    return [size for name, size in phase.parts.items() if (name in LOADED) is there]
 
 
 def layers(parts: Mapping[str, int], shape: Shape) -> tuple[str, int]:

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lite_huatuo import recipe as recipes
 from lite_huatuo.errors import BackendError, RecipeError
-from lite_huatuo.planning import config_file, models, phases
+from lite_huatuo.planning import config_file, models, phases, settings
 from lite_huatuo.planning.cards import CARDS, Card, find
 from lite_huatuo.planning.memory import Numbers, base
 from lite_huatuo.planning.models import Shape
 from lite_huatuo.planning.phases import Phase, Settings
-from lite_huatuo.recipe import Recipe, VerifierSection
+from lite_huatuo.recipe import Recipe
 
 GATHERED_A_SECOND = 25e9  # bytes from the other cards: about PCIe 4.0 x16 one way; assumed, not measured
-WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The phases of one recipe on one of `cards` equal cards. `export` runs in main memory."""
+    """The phases of one recipe on one of `cards` equal cards. `export` runs in main memory.
+
+    `rows` is what "auto" is for the recipe's numbers of replies written at once.
+    """
 
     shape: Shape
     settings: Settings
+    rows: int
     card: Card | None
     cards: int
     phases: list[Phase]
@@ -55,12 +58,18 @@ def shape_of(recipe: Recipe, config: Any = None) -> tuple[Shape, str]:
 
 
 def make(recipe: Recipe, shape: Shape, card: Card | None, *, cards: int = 1) -> Plan:
-    """Return the plan of a recipe; without a card that of a GPU of any size."""
+    """Return the plan of a recipe; without a card that of a GPU of any size, where "auto" is a few replies at once."""
     gpu = card is None or card.gpu
     judge, notes = _judge(recipe)
-    chosen = settings(recipe, shape, gpu=gpu, judge=judge)
+    strategy, rows = recipe.launch.strategy, phases.ROWS_STEP if gpu else phases.FIXED_ROWS
+    chosen = settings.of(recipe, shape, gpu=gpu, judge=judge, rows=rows)
+    if card is not None and card.gpu:
+        free = phases.free_for_rows(
+            card.bytes - phases.loaded(shape, chosen, cards=cards, strategy=strategy), card.bytes
+        )
+        rows = phases.rows(shape, chosen, free, cards=cards, strategy=strategy)
+        chosen = replace(chosen, generated=settings.generated(recipe, rows))
     every = phases.phases(shape, chosen)
-    strategy = recipe.launch.strategy
     if not gpu:
         every = [_with_trunk(phase, phases.trunk(shape, chosen)) for phase in every]
     placed = [_placed(phase, shape, card, cards=cards, strategy=strategy, gpu=gpu) for phase in every[:-1]]
@@ -70,7 +79,7 @@ def make(recipe: Recipe, shape: Shape, card: Card | None, *, cards: int = 1) -> 
         if card is not None:
             notes.append(_gathering(recipe, shape, chosen, cards, placed))
     export = phases.on_card(every[-1], shape, cards=1, strategy="ddp", gpu=False)
-    return Plan(shape, chosen, card, cards, placed, export, notes)
+    return Plan(shape, chosen, rows, card, cards, placed, export, notes)
 
 
 def _placed(phase: Phase, shape: Shape, card: Card | None, *, cards: int, strategy: str, gpu: bool) -> Phase:
@@ -94,35 +103,6 @@ def _gathering(recipe: Recipe, shape: Shape, chosen: Settings, cards: int, place
         f"the card has no room to hold the base's layers through a rollout: each step gathers {moved / 2**30:.1f} GiB "
         f"from the other cards, in stage 2 at most {steps * moved / GATHERED_A_SECOND / 3600:.0f} hours at "
         f"{GATHERED_A_SECOND / 1e9:.0f} GB/s (assumed, not measured)"
-    )
-
-
-def settings(recipe: Recipe, shape: Shape, *, gpu: bool, judge: int = 0) -> Settings:
-    """Return what memory depends on, as the recipe says it; `judge` is the bytes of a classifier."""
-    section, ppo = recipe.base, recipe.ppo
-    dtype = section.compute_dtype
-    width = WIDTHS[dtype] if dtype != "auto" else 2 if gpu else 4
-    limits = recipe.heldout_arguments()
-    return Settings(
-        numbers=Numbers(width, section.quantization, section.double_quantization, section.keep_dequantised),
-        lora=models.lora(recipe.adapter.rank, recipe.adapter.targets, dora=recipe.adapter.dora),
-        max_length=section.max_length,
-        query=recipe.data.max_query_length,
-        reply=max(ppo.rollout.max_reply_length, limits["max_reply_length"]),
-        sft_rows=recipe.sft.microbatch_size,
-        sft_optimizer=recipe.sft.optimizer,
-        sft_checkpointing=recipe.sft.gradient_checkpointing,
-        autocast=gpu and width == 2,
-        episodes=ppo.rollout.episodes,
-        minibatches=ppo.minibatches,
-        generated=max(min(ppo.rollout.batch_size, ppo.rollout.episodes), limits["batch_size"]),
-        top_p=ppo.rollout.top_p,
-        microbatch_tokens=ppo.microbatch_tokens,
-        ppo_optimizer=ppo.optimizer,
-        ppo_checkpointing=ppo.gradient_checkpointing,
-        trunk_layers=None if ppo.critic.trunk == "own" else min(ppo.critic.layers, shape.layers - 1),
-        verifiers=len({judge.adapter for judge in _judges(recipe) if judge.kind == "adapter"}),
-        judge=judge,
     )
 
 
@@ -161,9 +141,10 @@ def _knobs(phase: str, recipe: Recipe) -> Iterator[dict[str, Any]]:
         yield {"sft.microbatch_size": max(1, sft.microbatch_size // 2)}
         yield {"sft.optimizer": "paged_adamw_8bit"}
     if phase == "rollout":
-        rows = max(1, max(min(ppo.rollout.batch_size, ppo.rollout.episodes), recipe.eval.batch_size) // 2)
         batches = {"ppo.rollout.batch_size": ppo.rollout.batch_size, "eval.batch_size": recipe.eval.batch_size}
-        yield {key: rows for key, size in batches.items() if size > rows}
+        said = {key: size for key, size in batches.items() if size != "auto"}  # that one is as small as it can be
+        most = max((min(size, ppo.rollout.episodes) if "ppo" in key else size for key, size in said.items()), default=1)
+        yield {key: max(1, most // 2) for key, size in said.items() if size > max(1, most // 2)}
     if phase in ("update", "scoring"):
         yield {"ppo.gradient_checkpointing": True}
         yield {"ppo.microbatch_tokens": max(1, ppo.microbatch_tokens // 2)}
@@ -191,21 +172,10 @@ def _changed(recipe: Recipe, values: dict[str, Any]) -> Recipe | None:
         return None
 
 
-def _judges(recipe: Recipe) -> list[VerifierSection]:
-    """Return the recipe's verifiers, members of ensembles too."""
-    found: list[VerifierSection] = []
-    waiting = [section for section in (recipe.verifier, recipe.ppo.watch.verifier) if section is not None]
-    while waiting:
-        section = waiting.pop()
-        found.append(section)
-        waiting += section.members
-    return found
-
-
 def _judge(recipe: Recipe) -> tuple[int, list[str]]:
     """Return the bytes of classifiers that judge on the same device, and notes on those that cannot be counted."""
     total, notes = 0, []
-    for section in _judges(recipe):
+    for section in settings.judges(recipe):
         if section.kind != "classifier" or section.model is None:
             continue
         try:

@@ -77,7 +77,8 @@ def train(
         _select_start(stage)
     progress.note(
         f"stage 2 (PPO): {len(stage.problems)} problems, {stage.too_long} dropped as too long, {len(stage.selection)} "
-        f"to choose the best checkpoint, {stage.updates} updates of {recipe.ppo.rollout.episodes} episodes"
+        f"to choose the best checkpoint, {stage.updates} updates of {recipe.ppo.rollout.episodes} episodes, "
+        f"{'vLLM writes the replies' if stage.engine else f'{stage.rows} replies written at once'}"
     )
     run.event("ppo started", update=stage.state.update, **describe(stage.shared))
     progress.start("train ppo", stage.updates)
@@ -204,10 +205,10 @@ def _collect(stage: Stage, problems: list[VerifiableProblem]) -> list[Episode]:
         "max_reply_length": settings.max_reply_length, "temperature": settings.temperature, "top_p": settings.top_p,
     }  # fmt: skip
     if stage.engine is not None:
-        replies = stage.engine.decode(stage.shared, "actor", queries, **limits)
+        replies = stage.engine.decode(stage.shared, "actor", queries, seeds=seeds, **limits)
         return [rollout.episode(stage.shared, *each) for each in zip(problems, queries, replies, strict=True)]
     with stage.shared.using("actor"):
-        return rollout.generate(stage.shared, problems, queries, batch_size=settings.batch_size, seeds=seeds, **limits)
+        return rollout.generate(stage.shared, problems, queries, batch_size=stage.rows, seeds=seeds, **limits)
 
 
 def _measure(stage: Stage, episodes: list[Episode]) -> Rollout:

@@ -9,6 +9,7 @@ from lite_huatuo.errors import BackendError
 from lite_huatuo.models import backends, run_base
 from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.models.value_head import ValueHead
+from lite_huatuo.planning import row_count
 from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.recipe import PPO, Recipe
 from lite_huatuo.records import VerifiableProblem
@@ -50,6 +51,7 @@ class Stage:
     heldout: list[VerifiableProblem]
     too_long: int  # problems left out
     limits: dict[str, int]
+    rows: int  # replies that a rollout writes at once, by the base itself
     least_judged_share: float
     log: trackers.Log
     state: State
@@ -98,6 +100,8 @@ def assemble(
     if recipe.ppo.gradient_checkpointing:
         shared.enable_checkpointing()
     problems = inputs.askable(data.problems, shared.tokenizer, recipe.data.max_query_length)
+    engine = _engine(recipe, loaded) if by_vllm else None
+    rows = row_count.of_stage(recipe, run, "ppo", shared, processes)
     return Stage(
         settings=recipe.ppo,
         run=run,
@@ -106,12 +110,13 @@ def assemble(
         learner=_learner(recipe.ppo, shared, processes),
         verifier=verifier,
         second=second[0] if second else None,
-        engine=_engine(recipe, loaded) if by_vllm else None,
+        engine=engine,
         problems=problems,
         selection=data.selection,
         heldout=data.heldout,
         too_long=len(data.problems) - len(problems),
-        limits=recipe.heldout_arguments(),
+        limits=recipe.heldout_arguments(rows),
+        rows=recipe.rollout_rows(rows),
         least_judged_share=recipe.verifier.least_judged_share,
         log=trackers.Log(recipe.report_to if processes.main else (), run.path / "ppo"),
         state=State(),
@@ -135,7 +140,12 @@ def _engine(recipe: Recipe, loaded: backends.LoadedBase) -> VllmEngine:
     base = recipe.base
     dtype = str(backends.torch_dtype(base.compute_dtype)).removeprefix("torch.")
     return VllmEngine.open(
-        loaded, quantization=base.quantization, dtype=dtype, max_length=base.max_length, rank=recipe.adapter.rank
+        loaded,
+        quantization=base.quantization,
+        dtype=dtype,
+        max_length=base.max_length,
+        rank=recipe.adapter.rank,
+        seed=recipe.ppo.seed,
     )
 
 

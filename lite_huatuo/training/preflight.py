@@ -35,7 +35,7 @@ def check(recipe: Recipe, stage: str | None = None) -> Inputs:
     trackers.check(recipe.report_to)
     backends.choose(recipe.base.backend)
     if recipe.ppo.rollout.engine == "vllm" and stage != "sft":
-        vllm_engine.check()
+        vllm_engine.check(recipe.base.quantization, dora=recipe.adapter.dora)
     choose.check(recipe.verifier.model_dump())
     data = inputs.read(**recipe.input_arguments())
     gguf.resolve(recipe.base.model, recipe.base.fallback)

@@ -10,6 +10,7 @@ import torch
 from lite_huatuo import recipe as recipes
 from lite_huatuo.models import run_base
 from lite_huatuo.models.shared_base import SharedBase
+from lite_huatuo.planning import row_count
 from lite_huatuo.records import VerifiableProblem
 from lite_huatuo.run_dir import RunDir
 from lite_huatuo.training import inputs, rollout
@@ -38,7 +39,7 @@ def sample(
     asked = inputs.askable(list(problems), shared.tokenizer, recipe.data.max_query_length)
     skipped["too long to be asked"] += len(problems) - len(asked)
     torch.manual_seed(seed)
-    replies = []
+    replies, at_once = [], recipe.rollout_rows(row_count.choose(recipe, shared.causal))
     progress.start("sample the run", len(asked) * sum(samples if t else 1 for t in temperatures))
     for temperature in temperatures:
         repeated = [problem for problem in asked for _ in range(samples if temperature else 1)]
@@ -48,7 +49,7 @@ def sample(
                 repeated,
                 [shared.tokenizer.query(problem.question) for problem in repeated],
                 max_reply_length=recipe.ppo.rollout.max_reply_length,
-                batch_size=recipe.ppo.rollout.batch_size,
+                batch_size=at_once,
                 temperature=temperature or None,
                 on_episode=lambda place, episode: progress.advance(1),
             )

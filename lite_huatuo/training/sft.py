@@ -16,6 +16,7 @@ from typing import Any
 from lite_huatuo import manifest
 from lite_huatuo.models import backends, run_base
 from lite_huatuo.models.shared_base import BASE, SharedBase, describe
+from lite_huatuo.planning import row_count
 from lite_huatuo.processes import ALONE, Processes
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
@@ -79,9 +80,11 @@ def _train(recipe: Recipe, run: RunDir, progress: Progress, processes: Processes
     shared = SharedBase.fresh(loaded, "actor", frozen=choose.adapters(judge), **recipe.adapter.model_dump())
     processes.equalise(shared.parameters("actor").values())
     verifier = choose.make(judge, shared=shared, processes=processes)
+    at_once = row_count.of_stage(recipe, run, "sft", shared, processes)
     note = (
         f"stage 1 (SFT): {len(rows.train)} examples, {len(rows.evaluation)} for the evaluation loss, {rows.cut} cut, "
-        f"{rows.dropped} dropped as too long, {data.removed} removed as held out"
+        f"{rows.dropped} dropped as too long, {data.removed} removed as held out, "
+        f"{recipe.heldout_arguments(at_once)['batch_size']} replies written at once"
     )
     progress.note(note)
     run.event(
@@ -92,7 +95,7 @@ def _train(recipe: Recipe, run: RunDir, progress: Progress, processes: Processes
         removed=data.removed,
         **describe(shared),
     )
-    limits = recipe.heldout_arguments()
+    limits = recipe.heldout_arguments(at_once)
     where = run.path / "eval"
     heldout.report(shared, BASE, "base", data.heldout, verifier, where, progress, processes, **limits)
     _fit(recipe, run, shared, rows, progress, processes, stop)

@@ -2,7 +2,8 @@
 the engine sleeps, its weights in CPU memory and its cache gone.
 
 Its numbers are not quite ours (other kernels, bfloat16): PPO computes the actor's log-probabilities itself and weighs
-tokens by `importance_weights`. Not run on a GPU by its authors; a test holds the calls against vLLM's source.
+tokens by `importance_weights`. Not run on a GPU by its authors; tests hold the calls against the sources of vLLM
+0.27.1, which has a 4-bit base by bitsandbytes in its core, and of 0.33.0, which takes it from vllm-bnb-plugin.
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lite_huatuo.errors import BackendError
 from lite_huatuo.models.backends import LoadedBase
 from lite_huatuo.models.shared_base import SharedBase
+from lite_huatuo.training import checkpoint
 from lite_huatuo.training.decoding import Reply
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM has kernels for
 MEMORY_SHARE = 0.45  # of the card while replies are written; training has it all when the engine sleeps
+OWN_4_BIT = "model_executor/layers/quantization/bitsandbytes.py"  # in vLLM's core up to 0.27
 
 
 def engine_arguments(
-    loaded: LoadedBase, *, quantization: str, dtype: str, max_length: int, rank: int
+    loaded: LoadedBase, *, quantization: str, dtype: str, max_length: int, rank: int, seed: int
 ) -> dict[str, Any]:
     """Return the keyword arguments of vllm.LLM; a test checks them against its source."""
     if rank > RANKS[-1]:
@@ -43,14 +48,25 @@ def engine_arguments(
         "max_lora_rank": next(size for size in RANKS if size >= rank),
         "logprobs_mode": "processed_logprobs",  # after temperature and top-p: those of the distribution sampled from
         "enable_sleep_mode": True,
-        "seed": 0,
+        "seed": seed,  # of what the engine draws beside the replies, each of which has a seed of its own
     }
 
 
-def check() -> None:
-    """BackendError where vLLM is not installed."""
-    if importlib.util.find_spec("vllm") is None:
+def check(quantization: str, *, dora: bool = False) -> None:
+    """BackendError where vLLM, or what it needs for a base of that quantization, is not installed, or takes no adapter
+    of that kind."""
+    if dora:
+        raise BackendError("ppo.rollout.engine: vllm takes no DoRA adapter; set adapter.dora false, or engine auto")
+    found = importlib.util.find_spec("vllm")
+    if found is None:
         raise BackendError("ppo.rollout.engine: vllm is not installed; run `pip install lite-huatuo[vllm]` or set auto")
+    if quantization != "nf4" or importlib.util.find_spec("vllm_bnb_plugin") is not None:
+        return
+    if not any((Path(folder) / OWN_4_BIT).is_file() for folder in found.submodule_search_locations or ()):
+        raise BackendError(
+            "ppo.rollout.engine: this vllm takes a 4-bit base with vllm-bnb-plugin only, which is not installed; run "
+            "`pip install lite-huatuo[vllm]` or set auto"
+        )
 
 
 class VllmEngine:
@@ -67,11 +83,14 @@ class VllmEngine:
         shared = getattr(loaded.model, "vllm_engine", None)
         if shared is not None:
             return cls(shared, sleeps=False)
-        check()
+        check(arguments["quantization"])
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # in this process, on this card
         from vllm import LLM
 
-        return cls(LLM(**engine_arguments(loaded, **arguments)))
+        before = checkpoint.random_states()
+        llm = LLM(**engine_arguments(loaded, **arguments))
+        checkpoint.restore_random_states(*before)  # in this process its seed becomes that of all generators
+        return cls(llm)
 
     def decode(
         self,
@@ -82,33 +101,45 @@ class VllmEngine:
         max_reply_length: int,
         temperature: float,
         top_p: float,
+        seeds: Sequence[int],
     ) -> list[Reply]:
-        """Write one reply per query (token ids) with the adapter as it is now; log-probabilities are vLLM's."""
+        """Write one reply per query (token ids) with the adapter as it is now, each drawn with its own of `seeds`;
+        log-probabilities are vLLM's."""
         from vllm import SamplingParams
         from vllm.lora.request import LoRARequest
 
         stops = shared.tokenizer.stop_ids
-        sampling = SamplingParams(
-            temperature=temperature,
-            top_p=top_p,
-            max_tokens=max_reply_length,
-            stop_token_ids=list(stops),
-            logprobs=0,  # of the sampled token only
-            detokenize=False,
-        )
+        sampling = [
+            SamplingParams(
+                temperature=temperature,
+                top_p=top_p,
+                max_tokens=max_reply_length,
+                stop_token_ids=list(stops),
+                logprobs=0,  # of the sampled token only
+                detokenize=False,
+                seed=seed,
+            )
+            for seed in seeds
+        ]
+        prompts = [{"prompt_token_ids": query} for query in queries]
         self._handed_over += 1
+        # a name of its own: in 0.27 the prefix cache knows an adapter by its name alone, and would serve an older one's
+        name = f"{adapter}-{self._handed_over}"
         with tempfile.TemporaryDirectory() as folder:
             shared.save(adapter, Path(folder) / adapter)
-            request = LoRARequest(
-                lora_name=adapter, lora_int_id=self._handed_over, lora_path=str(Path(folder) / adapter)
-            )
-            if self.sleeps:
-                self.llm.wake_up()
-            outputs = self.llm.generate(
-                [{"prompt_token_ids": query} for query in queries], sampling, lora_request=request, use_tqdm=False
-            )
+            request = LoRARequest(lora_name=name, lora_int_id=self._handed_over, lora_path=str(Path(folder) / adapter))
+            self._wake()
+            outputs = self.llm.generate(prompts, sampling, lora_request=request, use_tqdm=False)
         self._sleep()
         return [_reply(output.outputs[0], stops) for output in outputs]
+
+    def _wake(self) -> None:
+        """Wake it, after giving back what our own passes (the last evaluation, say) have left cached on the card: the
+        engine takes its memory from the driver, not from torch's allocator."""
+        if self.sleeps:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.llm.wake_up()
 
     def _sleep(self) -> None:
         if self.sleeps:

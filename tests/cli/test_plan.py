@@ -64,6 +64,21 @@ def test_the_suggested_overrides_make_it_fit(run):
     assert f"fits with: {' '.join(more)}" in out
 
 
+def test_how_many_replies_are_written_at_once_is_told(run):
+    words = ["--recipe", "qwen7b", "--gpu"]
+    small, large = (told(run, *words, gpu)["replies_at_once"] for gpu in ("12gb", "24gb"))
+    assert 1 < small < large
+    assert f"writes {large} replies at once (auto: as many as fit)" in run("plan", *words, "24gb")[1]
+    chosen = run("plan", *words, "24gb", "--set", "ppo.rollout.batch_size=32")[1]
+    assert "writes 32 replies at once\n" in chosen
+
+
+def test_no_number_is_suggested_in_place_of_auto(run):
+    found = told(run, "--recipe", "qwen72b", "--gpu", "a6000")
+    assert not found["fits"]
+    assert not any("batch_size" in override for override in found["overrides"])
+
+
 def test_the_table_adds_up(run):
     _, out, _ = run("plan", "--recipe", "llama8b", "--gpu", "rtx4090", "--tokens-per-second", 1000)
     head, *rows = re.search(r"\n( +load .*?)\n\n", out, re.DOTALL)[1].split("\n")
@@ -78,7 +93,8 @@ def test_the_table_adds_up(run):
 
 def test_without_a_card_those_that_fit_are_named(run):
     _, out, _ = run("plan", "--recipe", "llama70b")
-    assert "fits  A100, H100, H200\n" in out
+    assert "fits  A6000, A100, H100, H200\n" in out  # on the first with one reply at a time
+    assert "writes 8 replies at once (auto: on a card as many as fit)\n" in out
 
 
 def test_on_a_cpu_main_memory_counts(run):

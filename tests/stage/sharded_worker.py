@@ -17,6 +17,9 @@ from lite_huatuo.training import decoding
 ROWS = [[5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16]]
 
 
+GATHERS = ("all_gather_single", "all_gather_into_tensor")  # by what FSDP2 gathers: torch 2.13, and before
+
+
 def made(model: str, quantization: str, sharded: processes.Processes | None) -> SharedBase:
     torch.manual_seed(0)
     loaded = backends.load(model, quantization=quantization, sharded=sharded)
@@ -41,14 +44,15 @@ def told(shared: SharedBase, asked: list[list[int]]) -> tuple[list[list[int]], i
         calls += 1
         return gather(*args, **kwargs)
 
-    gather = torch.distributed.all_gather_into_tensor
-    torch.distributed.all_gather_into_tensor = counted
+    name = next(each for each in GATHERS if hasattr(torch.distributed, each))
+    gather = getattr(torch.distributed, name)
+    setattr(torch.distributed, name, counted)
     choose = decoding.sampler(1.0, seeds=[1, 2, 3])
     try:
         with shared.using("actor"):
             replies = decoding.decode(shared, asked, max_reply_length=12, batch_size=2, temperature=1.0, choose=choose)
     finally:
-        torch.distributed.all_gather_into_tensor = gather
+        setattr(torch.distributed, name, gather)
     return [reply.tokens for reply in replies], calls
 
 

@@ -17,7 +17,7 @@ from lite_huatuo.rehearsal import blame, data, known, short, tokens, twin
 IDS = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
 SIZES = {
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
-    "vocab_size", "max_window_layers", *IDS,
+    "vocab_size", "max_window_layers", *twin.SIZES, *IDS,
 }  # fmt: skip
 
 
