@@ -19,6 +19,7 @@ from lite_huatuo import stopping
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
 from tests import tiny
+from tests.once import made_once
 
 torch.set_num_threads(1)
 # On a busy machine time tells nothing.
@@ -42,7 +43,7 @@ def signals_are_heard() -> None:
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Model and data of the toy task: {model, sft, problems, heldout}."""
-    return tiny.write_toy(tmp_path_factory.mktemp("toy"))
+    return tiny.toy_files(made_once(tmp_path_factory, "toy", tiny.write_toy))
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +61,7 @@ def short_recipe(toy: dict[str, str]) -> Recipe:
 @pytest.fixture(scope="session")
 def toy_run(toy_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """A finished run of the toy recipe. Do not write into it."""
-    return tiny.trained(toy_recipe, tmp_path_factory.mktemp("runs") / "toy")
+    return RunDir.open(made_once(tmp_path_factory, "toy_run", lambda folder: tiny.trained(toy_recipe, folder)))
 
 
 @pytest.fixture(scope="session")
