@@ -23,6 +23,9 @@ from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
 from tests.once import made_once
 
+# The processes of `-n` inherit them from the first one: readline, which pytest imports, sets them, behind Python's back.
+for size in ("COLUMNS", "LINES"):
+    os.environ.pop(size, None)
 # On a busy machine time tells nothing.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
