@@ -23,7 +23,7 @@ from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
 from tests.once import made_once
 
-# The processes of `-n` inherit them from the first one: readline, which pytest imports, sets them, behind Python's back.
+# The processes of `-n` inherit them from the first one: readline, which pytest imports, sets them behind Python's back.
 for size in ("COLUMNS", "LINES"):
     os.environ.pop(size, None)
 # On a busy machine time tells nothing.
