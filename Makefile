@@ -20,8 +20,10 @@ INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
 demo: .venv/demo-model
 	$(BIN)/lite-huatuo train --recipe demo --overwrite
 
+# Two processes, each with whole files, in the order of their names: the long ones (tests/stage) before the short ones.
+# Another number of them: `make test PYTEST_ARGS="-n 4"`; `-n 0` is plain `pytest`, all in one process.
 test: .venv/ready
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-slow: .venv/demo-model
 	$(INSTALL) -c constraints.txt -e '.[dev,serve]'

@@ -1,4 +1,8 @@
-"""Fixtures: tiny models made once a session, a finished toy run, and rules that keep the suite honest."""
+"""Fixtures: tiny models made once a session, a finished toy run, and rules that keep the suite honest.
+
+What takes seconds to import is imported in the fixtures: pytest-xdist's first process, which only hands out the tests,
+and on which the others wait, does without.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +15,29 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
 from lite_huatuo import recipe as recipes
 from lite_huatuo import stopping
 from lite_huatuo.recipe import Recipe
 from lite_huatuo.run_dir import RunDir
-from tests import tiny
+from tests.once import made_once
 
-torch.set_num_threads(1)
+# The processes of `-n` inherit them from the first one: readline, which pytest imports, sets them behind Python's back.
+for size in ("COLUMNS", "LINES"):
+    os.environ.pop(size, None)
 # On a busy machine time tells nothing.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 ASKED_FOR = ("slow", "gpu", "unsloth", "vllm", "llama_cpp", "browser")  # markers
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Several threads of torch on a busy machine are slower than one."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -42,25 +55,33 @@ def signals_are_heard() -> None:
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Model and data of the toy task: {model, sft, problems, heldout}."""
-    return tiny.write_toy(tmp_path_factory.mktemp("toy"))
+    from tests import tiny
+
+    return tiny.toy_files(made_once(tmp_path_factory, "toy", tiny.write_toy))
 
 
 @pytest.fixture(scope="session")
 def toy_recipe(toy: dict[str, str]) -> Recipe:
     """The toy task's recipe: SFT and 50 updates of PPO in under a minute."""
+    from tests import tiny
+
     return recipes.check(tiny.toy_recipe(toy), "toy")
 
 
 @pytest.fixture(scope="session")
 def short_recipe(toy: dict[str, str]) -> Recipe:
     """Both stages in a few seconds, with several checkpoints each; it learns next to nothing."""
+    from tests import tiny
+
     return recipes.check(tiny.short_recipe(toy), "short")
 
 
 @pytest.fixture(scope="session")
 def toy_run(toy_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """A finished run of the toy recipe. Do not write into it."""
-    return tiny.trained(toy_recipe, tmp_path_factory.mktemp("runs") / "toy")
+    from tests import tiny
+
+    return RunDir.open(made_once(tmp_path_factory, "toy_run", lambda folder: tiny.trained(toy_recipe, folder)))
 
 
 @pytest.fixture(scope="session")

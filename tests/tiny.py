@@ -110,11 +110,18 @@ def write_toy(folder: Path, *, seed: int = 0, copies: int = 120, hidden: int = 6
     """Write model and data of the toy task; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     examples, problems, heldout = toy_rows(seed, copies)
-    files = {"sft": examples, "problems": problems, "heldout": heldout}
-    for name, rows in files.items():
+    for name, rows in {"sft": examples, "problems": problems, "heldout": heldout}.items():
         jsonl.write(folder / f"{name}.jsonl", rows)
-    model = make_model(folder / "model", toy_texts(examples), vocabulary=400, hidden=hidden, seed=seed)
-    return {"model": str(model), **{name: str(folder / f"{name}.jsonl") for name in files}}
+    make_model(folder / "model", toy_texts(examples), vocabulary=400, hidden=hidden, seed=seed)
+    return toy_files(folder)
+
+
+def toy_files(folder: Path) -> dict[str, str]:
+    """Return the paths of what `write_toy` has written into a folder."""
+    return {
+        "model": str(folder / "model"),
+        **{name: str(folder / f"{name}.jsonl") for name in ("sft", "problems", "heldout")},
+    }
 
 
 def toy_recipe(files: dict[str, str], *, seed: int = 0) -> dict:

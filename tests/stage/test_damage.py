@@ -28,19 +28,34 @@ from tests.stage.comparing import assert_same_run, assert_same_tensors
 from tests.stage.killing import KillAt, Killed, after_sft
 
 
-def killed_after_update(recipe: Recipe, whole: RunDir, tmp_path: Path, update: int) -> RunDir:
-    """Return a run whose SFT is the whole one's and whose PPO was killed after an update."""
-    run = after_sft(whole, recipe, tmp_path / "run")
+@pytest.fixture(scope="module")
+def killed_in_ppo(whole: RunDir, short_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run whose SFT is the whole one's and whose PPO was killed after update 5. Copy it."""
+    run = after_sft(whole, short_recipe, tmp_path_factory.mktemp("killed") / "run")
     with pytest.raises(Killed):
-        ppo.train(recipe, run, KillAt("train ppo", update))
+        ppo.train(short_recipe, run, KillAt("train ppo", 5))
     return run
+
+
+@pytest.fixture(scope="module")
+def killed_in_sft(short_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run whose SFT was killed after step 8. Copy it."""
+    run = RunDir.create(tmp_path_factory.mktemp("killed") / "run", short_recipe.model_dump())
+    with pytest.raises(Killed):
+        sft.train(short_recipe, run, KillAt("train sft", 8))
+    return run
+
+
+def copied(run: RunDir, tmp_path: Path) -> RunDir:
+    """Return a copy of a run, to be written into."""
+    return RunDir(shutil.copytree(run.path, tmp_path / "run"))
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_from_a_damaged_ppo_checkpoint_the_one_before_is_used(
-    whole: RunDir, short_recipe: Recipe, tmp_path: Path, damage: str
+    whole: RunDir, killed_in_ppo: RunDir, short_recipe: Recipe, tmp_path: Path, damage: str
 ) -> None:
-    run = killed_after_update(short_recipe, whole, tmp_path, 5)
+    run = copied(killed_in_ppo, tmp_path)
     newest = max((run.stage("ppo") / "checkpoints").glob("update-*"))
     DAMAGES[damage](newest / "critic" / "adapter_model.safetensors")
     ppo.train(short_recipe, run)
@@ -50,8 +65,8 @@ def test_from_a_damaged_ppo_checkpoint_the_one_before_is_used(
     assert (newest.parent / f"damaged-{newest.name}").is_dir()
 
 
-def test_swapped_adapters_are_found(whole: RunDir, short_recipe: Recipe, tmp_path: Path) -> None:
-    run = killed_after_update(short_recipe, whole, tmp_path, 5)
+def test_swapped_adapters_are_found(whole: RunDir, killed_in_ppo: RunDir, short_recipe: Recipe, tmp_path: Path) -> None:
+    run = copied(killed_in_ppo, tmp_path)
     newest = max((run.stage("ppo") / "checkpoints").glob("update-*"))
     actor, critic = (newest / name / "adapter_model.safetensors" for name in ("actor", "critic"))
     actor.rename(newest / "other")
@@ -68,8 +83,10 @@ def told_damaged(run: RunDir) -> list[str]:
     ]
 
 
-def test_another_runs_checkpoint_is_not_gone_on_with(whole: RunDir, short_recipe: Recipe, tmp_path: Path) -> None:
-    run = killed_after_update(short_recipe, whole, tmp_path, 5)
+def test_another_runs_checkpoint_is_not_gone_on_with(
+    whole: RunDir, killed_in_ppo: RunDir, short_recipe: Recipe, tmp_path: Path
+) -> None:
+    run = copied(killed_in_ppo, tmp_path)
     newest = max((run.stage("ppo") / "checkpoints").glob("update-*"))
     shutil.rmtree(newest)
     shutil.copytree(whole.stage("ppo") / "checkpoints" / newest.name, newest)
@@ -81,9 +98,9 @@ def test_another_runs_checkpoint_is_not_gone_on_with(whole: RunDir, short_recipe
 
 
 def test_a_checkpoint_under_another_name_is_not_gone_on_with(
-    whole: RunDir, short_recipe: Recipe, tmp_path: Path
+    whole: RunDir, killed_in_ppo: RunDir, short_recipe: Recipe, tmp_path: Path
 ) -> None:
-    run = killed_after_update(short_recipe, whole, tmp_path, 5)
+    run = copied(killed_in_ppo, tmp_path)
     earlier, newest = sorted((run.stage("ppo") / "checkpoints").glob("update-*"))
     shutil.rmtree(newest)
     shutil.copytree(earlier, newest)
@@ -118,11 +135,9 @@ def test_what_says_whose_a_checkpoint_is(tmp_path: Path) -> None:
 
 
 def test_an_sft_checkpoint_of_another_run_or_step_is_not_gone_on_with(
-    whole: RunDir, short_recipe: Recipe, tmp_path: Path
+    whole: RunDir, killed_in_sft: RunDir, short_recipe: Recipe, tmp_path: Path
 ) -> None:
-    run = RunDir.create(tmp_path / "run", short_recipe.model_dump())
-    with pytest.raises(Killed):
-        sft.train(short_recipe, run, KillAt("train sft", 8))
+    run = copied(killed_in_sft, tmp_path)
     folder = run.stage("sft") / "checkpoints"
     shutil.copytree(folder / "checkpoint-6", folder / "checkpoint-8")
     shutil.copytree(whole.stage("sft") / "checkpoints" / "checkpoint-12", folder / "checkpoint-12")
@@ -136,11 +151,9 @@ def test_an_sft_checkpoint_of_another_run_or_step_is_not_gone_on_with(
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "unsealed"])
 def test_from_a_damaged_sft_checkpoint_the_one_before_is_used(
-    whole: RunDir, short_recipe: Recipe, tmp_path: Path, damage: str
+    whole: RunDir, killed_in_sft: RunDir, short_recipe: Recipe, tmp_path: Path, damage: str
 ) -> None:
-    run = RunDir.create(tmp_path / "run", short_recipe.model_dump())
-    with pytest.raises(Killed):
-        sft.train(short_recipe, run, KillAt("train sft", 8))
+    run = copied(killed_in_sft, tmp_path)
     newest = max((run.stage("sft") / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
     DAMAGES[damage](newest / "optimizer.pt")
     sft.train(short_recipe, run)
@@ -150,9 +163,9 @@ def test_from_a_damaged_sft_checkpoint_the_one_before_is_used(
 
 
 def test_where_no_checkpoint_is_sound_the_run_stops_and_begins_again_only_when_told(
-    whole: RunDir, short_recipe: Recipe, tmp_path: Path
+    whole: RunDir, killed_in_ppo: RunDir, short_recipe: Recipe, tmp_path: Path
 ) -> None:
-    run = killed_after_update(short_recipe, whole, tmp_path, 5)
+    run = copied(killed_in_ppo, tmp_path)
     folder = run.stage("ppo") / "checkpoints"
     for path in folder.glob("update-*"):
         flip(path / "optimizers.safetensors")

@@ -26,7 +26,6 @@ from lite_huatuo.training import decoding, phases, ppo, ppo_update, sft
 from lite_huatuo.training.ppo_stage import State
 from lite_huatuo.training.progress import Quiet
 from lite_huatuo.training.rollout import Rollout
-from tests import tiny
 from tests.stage.comparing import assert_same_run
 from tests.stage.killing import At, KillAt, Killed, after_sft
 
@@ -40,11 +39,6 @@ def sparse(short_recipe: Recipe) -> Recipe:
             "ppo": short_recipe.ppo.model_copy(update={"save_every": 1000}),
         }
     )
-
-
-@pytest.fixture(scope="module")
-def whole(sparse: Recipe, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    return tiny.trained(sparse, tmp_path_factory.mktemp("whole") / "run")
 
 
 def test_sft_stops_after_a_step_with_a_checkpoint(whole: RunDir, sparse: Recipe, tmp_path: Path) -> None:
