@@ -198,11 +198,10 @@ def test_the_large_students_use_eight_cards_or_share_a_base_over_four(name):
 
 
 @pytest.mark.parametrize("name", ["qwen72b-48gb", "llama70b-48gb"])
-@pytest.mark.parametrize("card", ["a6000", "l40s"])
-def test_the_header_says_what_a_rollout_gathers_on_its_cards(name, card):
+def test_the_header_says_what_a_rollout_gathers_on_its_cards(name):
     recipe = recipes.load(name)
     shape, _ = plans.shape_of(recipe)
-    made = plans.make(recipe, shape, cards.find(card), cards=4)
+    made = plans.make(recipe, shape, cards.find("l40s"), cards=4)  # of 48 GB cards the one with the least room
     (note,) = (note for note in made.notes if "rollout" in note)
     gib, hours = re.search(r"each step gathers ([\d.]+) GiB .* at most (\d+) hours", note).groups()
     text = " ".join(recipes.text(name)[1].replace("#", " ").split())
@@ -332,14 +331,10 @@ def test_5e_7_without_a_dot_is_a_number(tmp_path):
     assert recipes.load("demo", ("ppo.learning_rate=5e-7",)).ppo.learning_rate == 5e-7
 
 
-def test_an_unknown_name_suggests_the_nearest():
-    with pytest.raises(RecipeError, match=r"lama8b: no such recipe or file; did you mean llama8b\?"):
-        recipes.load("lama8b")
-
-
-def test_a_name_near_none_lists_them():
-    with pytest.raises(RecipeError, match="there are demo, llama70b"):
-        recipes.load("gigantic")
+def test_an_unknown_name_suggests_the_nearest_or_lists_all():
+    for name, said in (("lama8b", r"did you mean llama8b\?"), ("gigantic", "there are demo, llama70b")):
+        with pytest.raises(RecipeError, match=f"{name}: no such recipe or file; {said}"):
+            recipes.load(name)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,28 +83,31 @@ def rehearse(
     stand = _stand(shortened.tree, folder, on, problems, surroundings)
     stand.real = recipe
     failed = steps.walk(stand, every, told)
-    if failed is None:
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
-        verdict = Verdict(True, done, notes, memory=stand.notes, folder=folder if keep else None)
-    else:
-        upto = every[: every.index(failed) + 1]
-
-        def passes(tree: dict[str, Any]) -> bool:
-            again = folder / "again"
-            shutil.rmtree(again, ignore_errors=True)
-            again.mkdir()
-            return steps.walk(_stand(tree, again, on, problems, surroundings), upto, lambda each: None) is None
-
-        looked_for = search and failed not in steps.ON_A_CARD
-        setting = blame.find(shortened.tree, passes) if looked_for else None
-        verdict = Verdict(False, done, notes, stand.notes, done[-1].wrong, setting, folder)
+    if failed is None and not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    setting = _cause(stand, shortened.tree, failed) if failed in steps.STEPS and search else None
+    left = folder if folder.exists() else None
+    verdict = Verdict(failed is None, done, notes, stand.notes, done[-1].wrong, setting, left)
     known.note(recipe, on, verdict.facts())
     return verdict
 
 
+def _cause(stand: Stand, tree: dict[str, Any], failed: str) -> str | None:
+    """Return the setting without which the failed step passes, None where no single one is to blame."""
+    names = list(steps.STEPS)
+    upto, again = names[: names.index(failed) + 1], stand.folder / "again"
+
+    def passes(changed: dict[str, Any]) -> bool:
+        shutil.rmtree(again, ignore_errors=True)
+        again.mkdir()
+        made = _stand(changed, again, stand.on, stand.problems, stand.environ)
+        return steps.walk(made, upto, lambda each: None) is None
+
+    return blame.find(tree, passes)
+
+
 def _stand(
-    tree: dict[str, Any], folder: Path, on: str, problems: list[VerifiableProblem], environ: dict[str, str]
+    tree: dict[str, Any], folder: Path, on: str, problems: Sequence[VerifiableProblem], environ: dict[str, str]
 ) -> Stand:
     """Return where a rehearsal of a recipe tree begins, its recipe and benchmark written into the folder."""
     stand = Stand(recipes.check(tree, "the rehearsal's recipe"), folder, on, problems, environ)

@@ -280,3 +280,26 @@ def restore_cards(states: Sequence[torch.Tensor]) -> str | None:
     if cards == len(states):
         return None
     return f"holds the random states of {len(states)} CUDA devices, here are {cards}; as many as fit were restored"
+
+
+def save_random_states(folder: Path, rank: int) -> None:
+    """Write the random states of the process with that rank into a checkpoint's folder."""
+    tensors, states = random_states()
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / f"random-{rank}.safetensors")
+    jsonl.write_text(folder / f"random-{rank}.json", json.dumps(states) + "\n")
+
+
+def load_random_states(folder: Path, rank: int, count: int) -> list[str]:
+    """Restore the random states that one of `count` processes wrote, or those of the first process that wrote any.
+
+    Return in words what is not as it was.
+    """
+    names = sorted(path.stem for path in folder.glob("random-*.json"))
+    if "random-0" not in names:
+        return ["holds no random states"]
+    name = f"random-{rank}" if f"random-{rank}" in names and len(names) == count else "random-0"
+    states = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    note = restore_random_states(load_file(folder / f"{name}.safetensors"), states)
+    other = [] if len(names) == count else ["was written by another number of processes; random states are its first's"]
+    return other + ([note] if note else [])

@@ -6,18 +6,15 @@ exchanges gradients layer by layer where an adapter's fit into one message.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 from accelerate.utils import convert_outputs_to_fp32
 from datasets import Dataset, concatenate_datasets
 from torch.utils.data import Sampler
-from transformers.trainer_pt_utils import safe_globals
 from trl import SFTTrainer
 
 from lite_huatuo.processes import Processes
@@ -61,35 +58,16 @@ class ResumableTrainer(SFTTrainer):
         super().__init__(**others)
         self.progress = progress
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Keep this process's random states in our own form: transformers' is pickled, and for the same cards only."""
+        checkpoint.save_random_states(Path(output_dir), self.args.process_index)
+
     def _load_rng_state(self, folder: str | None) -> None:
-        """Restore the random states that a checkpoint holds for this process, or those of its first one.
-
-        transformers' own restores nothing where the number of processes is another, and looks for the same cards.
-        """
+        """Restore the random states that a checkpoint holds for this process, or those of its first one."""
         if folder is not None:
-            name = "rng_state.pth" if self.args.world_size == 1 else f"rng_state_{self.args.process_index}.pth"
-            for text in restore_random_states(Path(folder), name):
+            rank, count = self.args.process_index, self.args.world_size
+            for text in checkpoint.load_random_states(Path(folder), rank, count):
                 self.progress.note(f"sft: {Path(folder).name}: {text}")
-
-
-def restore_random_states(folder: Path, name: str) -> list[str]:
-    """Set the random states in the file of that name, else those of the one process or the first of several that wrote
-    a checkpoint; return in words what is not as it was."""
-    path = next((p for each in (name, "rng_state.pth", "rng_state_0.pth") if (p := folder / each).is_file()), None)
-    if path is None:
-        return ["holds no random states"]
-    with safe_globals():
-        states = torch.load(path, weights_only=True)
-    random.setstate(states["python"])
-    numpy.random.set_state(states["numpy"])
-    torch.set_rng_state(states["cpu"])
-    told = [] if path.name == name else ["was written by another number of processes; random states are its first's"]
-    cards = states.get("cuda", [])  # of one process that of its card, of several those of all cards
-    if isinstance(cards, list):
-        told += [note] if (note := checkpoint.restore_cards(cards)) else []
-    elif torch.cuda.is_available():
-        torch.cuda.set_rng_state(cards)
-    return told
 
 
 class SharingTrainer(ResumableTrainer):

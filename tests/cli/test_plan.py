@@ -108,7 +108,7 @@ def test_more_cards_share_a_base_by_layers_but_not_by_data(run):
     sizes = {
         (strategy, cards): told(
             run, "--recipe", "qwen72b", "--set", f"launch.strategy={strategy}", "--gpu", "a6000", "--gpus", cards
-        )["peak"]["bytes"]
+        )["phases"]["load"]["total"]
         for strategy in ("ddp", "fsdp2")
         for cards in (1, 4)
     }

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lite_huatuo.errors import CheckpointError
-from lite_huatuo.training import checkpoint, ppo_update, sft_trainer
+from lite_huatuo.training import checkpoint, ppo_update
 
 SIZES = (5000, 100)  # from 4,096 numbers on 8-bit optimizers have 8-bit states
 
@@ -108,36 +108,33 @@ def test_random_states_of_another_number_of_cards_are_restored_as_far_as_they_fi
     assert note == (None if wrote == here else expected)
 
 
-def write_states(folder: Path, processes: int, cards: int) -> None:
-    """Write the files of transformers' trainer: a file for each process, of several with all cards' states."""
+def write_states(folder: Path, monkeypatch: pytest.MonkeyPatch, processes: int, cards: int) -> None:
+    """Write what each of some processes on a machine with some cards keeps."""
     for rank in range(processes):
         torch.manual_seed(rank), random.seed(rank), numpy.random.seed(rank)
-        states: dict[str, Any] = {"python": random.getstate(), "numpy": numpy.random.get_state()}
-        states["cpu"] = torch.get_rng_state()
-        of_cards = [torch.full((16,), 10 * rank + card, dtype=torch.uint8) for card in range(cards)]
-        if cards:
-            states["cuda"] = of_cards if processes > 1 else of_cards[0]
-        torch.save(states, folder / (f"rng_state_{rank}.pth" if processes > 1 else "rng_state.pth"))
+        machine = Cards(monkeypatch, cards)
+        machine.states = [torch.full((16,), 10 * rank + card, dtype=torch.uint8) for card in range(cards)]
+        checkpoint.save_random_states(folder, rank)
 
 
 @pytest.mark.parametrize(
-    ("wrote", "rank", "name", "here", "of", "cards", "told"),
+    ("wrote", "rank", "count", "here", "of", "cards", "told"),
     [
-        ((1, 1), 0, "rng_state.pth", 1, 0, [0], []),
-        ((4, 4), 2, "rng_state_2.pth", 4, 2, [20, 21, 22, 23], []),
-        ((4, 4), 0, "rng_state.pth", 1, 0, [0], ["another number of processes", "4 CUDA devices, here are 1"]),
-        ((1, 1), 3, "rng_state_3.pth", 4, 0, [100, 101, 102, 0], ["another number of processes"]),
-        ((2, 2), 2, "rng_state_2.pth", 3, 0, [0, 1, 102], ["another number of", "2 CUDA devices, here are 3"]),
-        ((4, 4), 1, "rng_state_1.pth", 0, 1, [], ["4 CUDA devices, here are 0"]),
+        ((1, 1), 0, 1, 1, 0, [0], []),
+        ((4, 4), 2, 4, 4, 2, [20, 21, 22, 23], []),
+        ((4, 4), 0, 1, 1, 0, [0], ["another number of processes", "4 CUDA devices, here are 1"]),
+        ((1, 1), 3, 4, 4, 0, [0, 101, 102, 103], ["another number of", "1 CUDA devices, here are 4"]),
+        ((2, 2), 2, 3, 3, 0, [0, 1, 102], ["another number of", "2 CUDA devices, here are 3"]),
+        ((4, 4), 1, 4, 0, 1, [], ["4 CUDA devices, here are 0"]),
     ],
 )  # fmt: skip
 def test_sft_goes_on_with_the_random_states_of_another_number_of_processes(
-    wrote: tuple[int, int], rank: int, name: str, here: int, of: int, cards: list[int], told: list[str],
+    wrote: tuple[int, int], rank: int, count: int, here: int, of: int, cards: list[int], told: list[str],
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    write_states(tmp_path, *wrote)
+    write_states(tmp_path, monkeypatch, *wrote)
     machine = Cards(monkeypatch, here, current=rank)
-    found = sft_trainer.restore_random_states(tmp_path, name)
+    found = checkpoint.load_random_states(tmp_path, rank, count)
     assert machine.numbers == cards
     assert len(found) == len(told)
     assert all(part in text for part, text in zip(told, found, strict=True))
@@ -147,4 +144,4 @@ def test_sft_goes_on_with_the_random_states_of_another_number_of_processes(
 
 
 def test_a_checkpoint_without_random_states_is_told(tmp_path: Path) -> None:
-    assert sft_trainer.restore_random_states(tmp_path, "rng_state.pth") == ["holds no random states"]
+    assert checkpoint.load_random_states(tmp_path, 0, 1) == ["holds no random states"]
