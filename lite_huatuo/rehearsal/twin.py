@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -23,7 +24,7 @@ from lite_huatuo.rehearsal.tokens import Family, family_of, make_tokenizer
 from lite_huatuo.response_format import render
 
 VERSION = 1  # of what is made here: a twin in the cache from another version is not used
-HIDDEN, HEAD_DIM, INTERMEDIATE, LAYERS = 64, 32, 128, 3  # widths are multiples of NF4's blocks of 64
+HIDDEN, WIDEST, HEAD_DIM, INTERMEDIATE, LAYERS = 64, 256, 32, 128, 3  # widths are multiples of NF4's blocks of 64
 STEPS, BATCH, LEARNING_RATE = 100, 8, 1e-2  # of the teaching, on all parameters
 # What a config says of other networks than this one, or of how this one was stored.
 LEFT_OUT = ("architectures", "auto_map", "quantization_config", "torch_dtype", "dtype", "transformers_version")
@@ -45,6 +46,8 @@ def shrink(config: Mapping[str, Any], vocabulary: int, ids: Mapping[str, int]) -
     heads = int(config["num_attention_heads"])
     kv = int(config.get("num_key_value_heads") or heads)
     few = min(kv, 2)
+    queries = few * max(1, heads // kv)
+    fitting = math.lcm(HIDDEN, queries)  # Llama's wants a multiple of its heads
     small = {key: value for key, value in config.items() if key not in LEFT_OUT}
     small.update({key: min(config[key], most) for key, most in SIZES.items() if isinstance(config.get(key), int)})
     kinds = list(config.get("layer_types") or [])
@@ -52,10 +55,10 @@ def shrink(config: Mapping[str, Any], vocabulary: int, ids: Mapping[str, int]) -
     if kinds:
         small["layer_types"] = kinds[:depth]
     small.update(
-        hidden_size=HIDDEN,
+        hidden_size=fitting if fitting <= WIDEST else HIDDEN,
         intermediate_size=INTERMEDIATE,
         num_hidden_layers=depth,
-        num_attention_heads=few * max(1, heads // kv),
+        num_attention_heads=queries,
         num_key_value_heads=few,
         head_dim=HEAD_DIM,
         vocab_size=vocabulary,
@@ -109,7 +112,7 @@ def _build(config: Mapping[str, Any], family: Family, problems: Sequence[Verifia
             torch.manual_seed(0)
             network = AutoModelForCausalLM.from_config(AutoConfig.for_model(**small)).to(torch.float32)
             teach(network, [_tokens(tokenizer, *pair) for pair in texts])
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+    except Exception as error:  # configurations raise kinds of their own
         reason = str(error).strip().split("\n")[0]
         raise BackendError(
             f"model_type {config.get('model_type')}: no twin can be built of this base ({reason})"

@@ -37,7 +37,7 @@ def test_a_twin_differs_in_sizes_only(name: str) -> None:
     }
     ratio = base["num_attention_heads"] // base["num_key_value_heads"]
     assert small["num_attention_heads"] // small["num_key_value_heads"] == ratio
-    assert small["num_hidden_layers"] * small["hidden_size"] < 500
+    assert small["num_hidden_layers"] * small["hidden_size"] <= twin.LAYERS * twin.WIDEST
 
 
 def test_a_twin_has_every_kind_of_layer() -> None:
