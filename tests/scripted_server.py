@@ -237,7 +237,7 @@ class ScriptedServer:
 
 
 def completion(request: dict[str, Any], text: str, fault: str | None = None) -> dict[str, Any]:
-    """Return the body of a chat completion; tokens are counted as characters / 4."""
+    """Return the body of a chat completion; tokens are counted as characters / 4, one at least."""
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
     finish = {"length": "length", "filter": "content_filter"}.get(fault or "", "stop")
     if fault == "empty":
@@ -246,8 +246,8 @@ def completion(request: dict[str, Any], text: str, fault: str | None = None) -> 
         message.update(content=None, refusal="I cannot help with that.")
     elif fault == "broken":
         message["content"] = '{"unexpected": [1, 2}'
-    prompt = sum(len(part["content"]) for part in request["messages"]) // 4
-    used = len(message["content"] or "") // 4
+    prompt = max(1, sum(len(part["content"]) for part in request["messages"]) // 4)
+    used = max(1, len(message["content"] or "") // 4)
     return {
         "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": request["model"],
         "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": None}],

@@ -229,10 +229,10 @@ def _do(job: Job, assume_right: float = 0.5) -> None:
 
         terminal.say(data_price.table(job, SAMPLE, assume_right))
         return
-    from lite_huatuo.data import client, pipeline, side_files
+    from lite_huatuo.data import connection, pipeline, side_files
 
     for _, model in job.models:
-        client.secret(model)  # before anything is written
+        connection.secret(model)  # before anything is written
     paths = pipeline.outputs(job.settings.to, *job.sides)
     settings = job.settings
     side_files.free(paths.values(), sources=[settings.source], overwrite=settings.overwrite, own=_put_in_place(paths))

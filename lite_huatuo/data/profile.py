@@ -66,6 +66,7 @@ class Profile(Section):
     seed: bool = False  # accepted?
     reasoning_effort: str | None = None  # the effort to ask for; None: the field is not sent
     reasoning_efforts: list[str] = Field(default_factory=list)  # what the model accepts; empty: no such field
+    whole_reasons: list[str] = Field(default_factory=list)  # finish reasons of whole replies beside the known ones
     reasoning_tokens: Annotated[int, Field(ge=0)] = 0  # added to a request's max_tokens, which count the reasoning too
     prices: Prices
     requests_per_minute: PerMinute | None = None  # None: no limit
@@ -104,6 +105,11 @@ class Profile(Section):
         if self.default_temperature is not None and not self.temperature:
             raise ValueError("default_temperature: set, but temperature is not accepted (temperature: false)")
         return self
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """Finish reasons that this endpoint gives whole replies, beside the known ones ("none": it gives none)."""
+        return tuple(self.whole_reasons)
 
     def retirement(self, today: datetime.date) -> str | None:
         """Return a warning where the endpoint has dropped the model or soon will, else None."""
