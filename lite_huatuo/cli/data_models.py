@@ -278,19 +278,24 @@ async def _run(job: Job, paths: dict[str, Path]) -> Any:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(runner.stopped_by_signals(stop))
             store = stack.enter_context(Store(settings.store))
+            teachers: list[Teacher] = []
             asks: dict[str, Ask] = {}  # by profile: roles that share one share its limits too
             profiles = [model.model_dump_json() for model in models]
             for key, model in dict(zip(profiles, models, strict=True)).items():
                 teacher = Teacher(model, store, budget=settings.budget, batch=settings.batch)
                 asks[key] = (await stack.enter_async_context(teacher)).ask
+                teachers.append(teacher)
             if settings.overwrite:
                 runner.forget(paths)
             advance = stack.enter_context(_shown(job.name, total))
             work = job.make([asks[key] for key in profiles], [])
-            return await runner.run(
+            counts = await runner.run(
                 chosen(job), work, paths, fingerprint=fingerprint, concurrency=at_one_time,
                 max_failures=settings.max_failures, stop=stop, advance=advance,
             )  # fmt: skip
+            for teacher in teachers:
+                counts.update({f"replies that are no answer: {name}": n for name, n in teacher.usage.unusable.items()})
+            return counts
     except (APIError, asyncio.CancelledError) as error:
         if stop.signal is None:
             raise
