@@ -86,7 +86,8 @@ class Teacher:
             self._batches = Batches(
                 self._clients[0],
                 self.store,
-                f"{self.profile.model} at {self.profile.base_url}",
+                f"{self.profile.model} at {self.profile.base_url}" + " (responses)" * (self.profile.api == "responses"),
+                "/v1" + completion.PATHS[self.profile.api],
                 record=self._record,
                 meaning=self._meaning,
                 problem=lambda status, body: self._problem(status, body, works=True),  # the job was taken
@@ -227,7 +228,7 @@ class Teacher:
         The plain `post` of the openai client: checking the body against its types and building its objects would cost
         more processor time than all the rest.
         """
-        sending = next(self._turns).post("/chat/completions", body=body, cast_to=str)
+        sending = next(self._turns).post(completion.PATHS[self.profile.api], body=body, cast_to=str)
         try:
             # The client's own timeout is one between two bytes, which a server that keeps a line alive never reaches.
             return json.loads(await asyncio.wait_for(sending, self.profile.timeout))

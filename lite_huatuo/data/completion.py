@@ -1,4 +1,7 @@
-"""The wire form of a request and its answer: body, content hash, the most tokens it takes, reading it strictly."""
+"""The wire form of a request and its answer: body, content hash, the most tokens it takes, reading it strictly.
+
+Two forms: chat completions, which every server speaks, and OpenAI's Responses API where a profile says so.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 TEXT_PARTS = {"text", "output_text", "input_text"}
 HIDDEN_PARTS = {"thinking", "reasoning", "reasoning_text", "reasoning_content", "redacted_thinking", "summary_text",
                 "reference", "annotation"}  # fmt: skip
+PATHS = {"chat": "/chat/completions", "responses": "/responses"}  # under an endpoint's base_url
 REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
 
 
@@ -38,26 +42,45 @@ class Fault(Exception):
 
 
 def body(profile: Profile, request: Request) -> dict[str, Any]:
-    """Return the JSON body of a chat completion, with the fields that the profile says the model takes."""
-    result: dict[str, Any] = {
-        "model": profile.model,
-        "messages": [{"role": "user", "content": request.prompt}],
-        profile.token_field: request.max_tokens + profile.reasoning_tokens,
-    }
+    """Return the JSON body of a request, with the fields that the profile says the model takes."""
     temperature = profile.default_temperature if request.temperature is None else request.temperature
-    if profile.temperature and temperature is not None:
-        result["temperature"] = temperature
+    sampling = {"temperature": temperature} if profile.temperature and temperature is not None else {}
+    most = request.max_tokens + profile.reasoning_tokens
+    make = _response_body if profile.api == "responses" else _chat_body
+    return {"model": profile.model, **make(profile, request, most), **sampling, **profile.extra}
+
+
+def _chat_body(profile: Profile, request: Request, most: int) -> dict[str, Any]:
+    """Return the fields of a chat completion."""
+    result: dict[str, Any] = {"messages": [{"role": "user", "content": request.prompt}], profile.token_field: most}
     if profile.reasoning_effort is not None:
         result["reasoning_effort"] = profile.reasoning_effort
     if profile.seed:  # other samples, other seeds
         result["seed"] = int.from_bytes(hashlib.sha256(request.sample.encode()).digest()[:4], "big") >> 1
     if request.schema is not None and profile.json_schema == "schema":
-        name = request.schema.get("title") or "reply"
-        form = {"name": name, "strict": True, "schema": request.schema}
+        form = {"name": _name(request.schema), "strict": True, "schema": request.schema}
         result["response_format"] = {"type": "json_schema", "json_schema": form}
     elif request.schema is not None and profile.json_schema == "object":
         result["response_format"] = {"type": "json_object"}
-    return {**result, **profile.extra}
+    return result
+
+
+def _response_body(profile: Profile, request: Request, most: int) -> dict[str, Any]:
+    """Return the fields of a Responses API request. It is not to be stored there: each request stands alone, and what
+    is asked about patients is kept by nobody else."""
+    result: dict[str, Any] = {"input": request.prompt, "max_output_tokens": most, "store": False}
+    if profile.reasoning_effort is not None:
+        result["reasoning"] = {"effort": profile.reasoning_effort}
+    if request.schema is not None and profile.json_schema == "schema":
+        form = {"type": "json_schema", "name": _name(request.schema), "strict": True, "schema": request.schema}
+        result["text"] = {"format": form}
+    elif request.schema is not None and profile.json_schema == "object":
+        result["text"] = {"format": {"type": "json_object"}}
+    return result
+
+
+def _name(schema: dict[str, Any]) -> str:
+    return schema.get("title") or "reply"
 
 
 def key(content: dict[str, Any], sample: str, salt: str = "") -> str:
@@ -70,9 +93,11 @@ def key(content: dict[str, Any], sample: str, salt: str = "") -> str:
 
 def most_tokens(content: dict[str, Any], profile: Profile) -> tuple[int, int]:
     """Return (input, output) tokens that a call cannot pass: a token is at least one byte of the prompt."""
-    form = content.get("response_format")
-    size = len(content["messages"][0]["content"].encode()) + (len(json.dumps(form)) if form else 0)
-    return size + 64, content[profile.token_field]
+    responses = profile.api == "responses"
+    prompt = content["input"] if responses else content["messages"][0]["content"]
+    form = content.get("text" if responses else "response_format")
+    most = content["max_output_tokens" if responses else profile.token_field]
+    return len(prompt.encode()) + (len(json.dumps(form)) if form else 0) + 64, most
 
 
 def error_in(answer: Any) -> refusals.Told | None:
@@ -87,24 +112,51 @@ def error_in(answer: Any) -> refusals.Told | None:
     return told if failed else None
 
 
-def read(completion: Any, worst: float, profile: Profile, *, batch: bool = False) -> Reply:
-    """Return the reply in a completion's JSON; Fault where it is no completion. Where the endpoint tells no usage that
-    can be believed, of a model that costs money, the reply is taken to cost `worst` dollars."""
+def read(answer: Any, worst: float, profile: Profile, *, batch: bool = False) -> Reply:
+    """Return the reply in an answer's JSON; Fault where it is none. Where the endpoint tells no usage that can be
+    believed, of a model that costs money, the reply is taken to cost `worst` dollars."""
     try:
-        choice = completion["choices"][0]
-        message, reason = choice["message"], choice.get("finish_reason") or finish.MISSING
-        content, refusal = message.get("content"), message.get("refusal")
-        said = parts([content] if isinstance(content, str | dict) else content or [])
+        said, reason = (_response if profile.api == "responses" else _choice)(answer)
     except (AttributeError, IndexError, KeyError, TypeError):
-        raise Fault("an answer that is no completion", billed=True) from None
+        form = "response" if profile.api == "responses" else "completion"
+        raise Fault(f"an answer that is no {form}", billed=True) from None
     if not isinstance(reason, str) or writable(reason) != reason:
         raise Fault("an answer whose finish_reason is no text", billed=True)
-    hidden = said.hidden or any(message.get(name) for name in REASONING_FIELDS)
+    return reply(answer, said, reason, worst, profile, batch=batch)
+
+
+def _choice(completion: Any) -> tuple[Said, Any]:
+    """Return what the first choice of a chat completion says, and why it ended."""
+    choice = completion["choices"][0]
+    message, reason = choice["message"], choice.get("finish_reason") or finish.MISSING
+    content, refusal = message.get("content"), message.get("refusal")
+    said = parts([content] if isinstance(content, str | dict) else content or [])
     if choice.get("error"):  # a gateway's word on what broke the reply off
-        reason = "error" if finish.problem(reason, profile.whole) is None else reason
-        said = said._replace(text=refusals.told(choice["error"]).words or said.text)
-    said = said._replace(refusal=str(refusal) if refusal else said.refusal, hidden=hidden)
-    return reply(completion, said, reason, worst, profile, batch=batch)
+        words = refusals.told(choice["error"]).words
+        reason, said = ("error" if reason in finish.NAMES["whole"] else reason), said._replace(text=words or said.text)
+    hidden = said.hidden or any(message.get(name) for name in REASONING_FIELDS)
+    return said._replace(refusal=str(refusal) if refusal else said.refusal, hidden=hidden), reason
+
+
+def _response(response: Any) -> tuple[Said, Any]:
+    """Return what the messages of a Responses API answer say, and why it ended: its status, or what made it incomplete.
+
+    A message in the phase "commentary" is thinking aloud, no answer.
+    """
+    status, why = response["status"], response.get("incomplete_details") or {}
+    reason = (why.get("reason") or status) if status == "incomplete" else status or finish.MISSING
+    content, hidden, unknown = [], False, ""
+    for item in response["output"]:
+        kind = item["type"]
+        if kind == "message" and item.get("phase") != "commentary":
+            content += item["content"]
+            reason = item["status"] if reason == "completed" and item.get("status") else reason
+        elif kind in ("message", "reasoning"):
+            hidden = True
+        else:
+            unknown = writable(str(kind))[:60]
+    said = parts(content)
+    return said._replace(hidden=hidden or said.hidden, unknown=unknown or said.unknown), reason
 
 
 class Said(NamedTuple):

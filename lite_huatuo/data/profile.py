@@ -57,6 +57,7 @@ class Profile(Section):
     name: str
     model: str
     base_url: str
+    api: Literal["chat", "responses"] = "chat"  # chat completions, or OpenAI's Responses API
     key_env: str | None = None  # the environment variable that holds the key; None: the endpoint wants none
     retires: str | None = None  # the day the endpoint stops serving the model, YYYY-MM-DD
     token_field: Literal["max_completion_tokens", "max_tokens"] = "max_tokens"
@@ -104,6 +105,8 @@ class Profile(Section):
             raise ValueError(f"reasoning_effort: {self.reasoning_effort!r} is not in reasoning_efforts ({known})")
         if self.default_temperature is not None and not self.temperature:
             raise ValueError("default_temperature: set, but temperature is not accepted (temperature: false)")
+        if self.api == "responses" and self.seed:
+            raise ValueError("seed: the Responses API takes none; set it to false, or api to chat")
         return self
 
     @property
