@@ -304,7 +304,7 @@ class Teacher:
         if problem is not None:
             raise problem
         reply = completion.read(answer, call.worst, self.profile, batch=self.batch)
-        reply = Reply(self._redacted(reply.text), reply.finish, reply.usage, reply.dollars)
+        reply = Reply(self._redacted(reply.text), self._redacted(reply.finish), reply.usage, reply.dollars)
         await self.store.finish(call, reply)
         self.store.budget.settle(call.worst, reply.dollars)
         self.usage.answered += 1

@@ -134,6 +134,9 @@ def _choice(completion: Any) -> tuple[Said, Any]:
     if choice.get("error"):  # a gateway's word on what broke the reply off
         words = refusals.told(choice["error"]).words
         reason, said = ("error" if reason in finish.NAMES["whole"] else reason), said._replace(text=words or said.text)
+    native = choice.get("native_finish_reason")  # a gateway's "stop" may stand for another name of the provider's
+    if isinstance(native, str) and finish.kind(native) not in ("whole", "unknown") and reason in finish.NAMES["whole"]:
+        reason = native
     hidden = said.hidden or any(message.get(name) for name in REASONING_FIELDS)
     return said._replace(refusal=str(refusal) if refusal else said.refusal, hidden=hidden), reason
 

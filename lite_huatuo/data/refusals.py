@@ -71,15 +71,15 @@ def told(body: Any) -> Told:
     if isinstance(inner, str) and isinstance(body.get("code"), str):
         spoken.append(body["code"])  # "The caller does not have permission" beside the reason
     status = next((found for found in map(_status, codes) if found), None)
-    code = next((code for code in codes if isinstance(code, str) and not code.isdigit()), "")
+    code = next((code for code in codes if isinstance(code, str) and not code.isdecimal()), "")
     return Told(code if len(code) < 60 else "", ": ".join(dict.fromkeys(spoken)), status)
 
 
 def _status(code: Any) -> int | None:
     """Return the HTTP status that a code is or stands for."""
-    if isinstance(code, str) and not code.isdigit():
-        return STATUS_OF.get(code.strip().lower())
-    return int(code) if 300 <= int(code) < 600 else None
+    if isinstance(code, str):
+        return int(code) if re.fullmatch("[3-5][0-9]{2}", code) else STATUS_OF.get(code.strip().lower())
+    return int(code) if 300 <= code < 600 else None
 
 
 def meaning(status: int, code: str, words: str, *, works: bool) -> Meaning:

@@ -23,7 +23,18 @@ MARKS = [
     *(("analysis", "assistantfinal"), ("<seed:think>", "</seed:think>"), ("<ponder>", "</ponder>")),
     *(("<think>", ""), ("<|brainstorm|>", ""), ("[PONDER]", "[/PONDER]")),
 ]
-ERRORS: list[Any] = [None, {}, "words", {"message": "no", "code": 402}, {"message": "no", "code": "odd"}, {"code": []}]
+ERRORS: list[Any] = [
+    None,
+    {},
+    "words",
+    {"message": "no", "code": 402},
+    {"message": "no", "code": "odd"},
+    {"code": []},
+    {"code": "9" * 5000},
+    ["no"],
+    {"error": {"code": "²"}},
+    True,
+]
 
 
 def made(data: bytes) -> dict[str, Any]:

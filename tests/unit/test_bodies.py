@@ -69,6 +69,13 @@ def test_any_other_finish_reason_is_no_whole_reply_and_is_named(reason: str | No
     assert kept.dollars == pytest.approx(600e-6)  # it is paid all the same
 
 
+def test_a_gateways_stop_does_not_hide_the_providers_reason() -> None:
+    for native, whole in (("MAX_TOKENS", False), ("SAFETY", False), ("STOP", True), ("completed", True), (None, True)):
+        answer = body()
+        answer["choices"][0]["native_finish_reason"] = native
+        assert (read(answer).finish == "stop") == whole
+
+
 def test_a_profile_may_know_more_names_of_whole_replies() -> None:
     known = profiles.load("local", ("whole_reasons=[fin, none]",))
     for reason in ("fin", "FIN", None):
@@ -252,3 +259,8 @@ def test_a_refusal_is_sorted_by_the_evidence(status: int, code: str, words: str,
 )  # fmt: skip
 def test_errors_have_many_shapes(answer: Any) -> None:
     assert refusals.told(answer).words == "no"
+
+
+@pytest.mark.parametrize("code", ["9" * 5000, "²", "٤٠٠", 10**400, -1, True, 0.5, [], {}, "\ud800"])
+def test_a_code_of_any_kind_is_no_trace(code: Any) -> None:
+    assert refusals.told({"error": {"message": "no", "code": code}}).status is None
