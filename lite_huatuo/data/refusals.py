@@ -65,7 +65,7 @@ def told(body: Any) -> Told:
     fields = inner if isinstance(inner, Mapping) else body
     names = ("code", "status_code", "error_code", "status", "type")
     codes = [fields[name] for name in names if isinstance(fields.get(name), str | int) and fields.get(name) != ""]
-    words = [inner] if isinstance(inner, str) else []
+    words: list[Any] = [inner] if isinstance(inner, str) else []
     words += [fields.get(name) for name in ("message", "msg", "status_msg", "error_msg", "detail", "reason")]
     spoken = [word for word in words if isinstance(word, str) and word]
     if isinstance(inner, str) and isinstance(body.get("code"), str):
