@@ -16,7 +16,12 @@ class RecordError(LiteHuatuoError):
 
 
 class ReplyError(LiteHuatuoError):
-    """A model's reply cannot be read in the form that was asked for."""
+    """A model's reply cannot be read in the form that was asked for. `kind` is what it is counted by, where that has a
+    name of its own: "finish reason length", "unknown mark <x>"."""
+
+    def __init__(self, message: str, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class APIError(LiteHuatuoError):

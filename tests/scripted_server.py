@@ -5,7 +5,8 @@ As a process:             python -m tests.scripted_server --port 0 --latency 0.2
 
 `reply(request) -> str` makes the text of the answer from the request's JSON. `faults(request, attempt) -> str | None`
 names what goes wrong with the attempt-th call (from 0) of equal content: an HTTP status ("429", "500", "401", "307") or
-one of KINDS. Chat completions, files and batches are served; a batch is done once it was looked at `batch_polls` times.
+one of KINDS. Chat completions, responses, files and batches are served; a batch is done once it was looked at
+`batch_polls` times.
 `batch_fate(number)` is how a batch ends: "completed", "expired" (every second line not run) or "failed:<code>".
 """
 
@@ -142,7 +143,7 @@ class ScriptedServer:
         path, _, _query = path.partition("?")
         self.paths[f"{method} {path}"] += 1
         self.keys.add(headers.get("authorization", ""))
-        if path == "/v1/chat/completions":
+        if path in ("/v1/chat/completions", "/v1/responses"):
             self.now += 1
             self.most = max(self.most, self.now)
             try:
@@ -179,7 +180,7 @@ class ScriptedServer:
         if fault and fault.isdigit():
             headers = (f"retry-after: {self.retry_after}", f"location: {self.location}")
             return _error(int(fault), f"scripted {fault}", *headers)
-        return _json(completion(request, self.reply(request), fault))
+        return _json(answer(request, self.reply(request), fault))
 
     def _fault(self, request: dict[str, Any]) -> str | None:
         content = content_of(request)
@@ -228,7 +229,7 @@ class ScriptedServer:
                 bad.append({**result, "response": {"status_code": int(fault), "request_id": "r", "body": error}})
             else:
                 self.requests.append(row["body"])
-                body = completion(row["body"], self.reply(row["body"]), fault)
+                body = answer(row["body"], self.reply(row["body"]), fault)
                 good.append({**result, "response": {"status_code": 200, "request_id": "r", "body": body}})
         for field, rows in (("output_file_id", good), ("error_file_id", bad)):
             if rows:
@@ -236,8 +237,36 @@ class ScriptedServer:
                 self.files[batch[field]] = "".join(json.dumps(row) + "\n" for row in reversed(rows)).encode()
 
 
+def answer(request: dict[str, Any], text: str, fault: str | None = None) -> dict[str, Any]:
+    """Return the body of the answer in the form that was asked."""
+    return (response if "input" in request else completion)(request, text, fault)
+
+
+def response(request: dict[str, Any], text: str, fault: str | None = None) -> dict[str, Any]:
+    """Return the body of a Responses API answer: 7 tokens of reasoning, others as characters / 4, one at least."""
+    reasoning = {"id": "rs_1", "type": "reasoning", "summary": []}
+    part: dict[str, Any] = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    if fault in ("empty", "broken"):
+        part["text"] = "" if fault == "empty" else '{"unexpected": [1, 2}'
+    elif fault == "refusal":
+        part = {"type": "refusal", "refusal": "I cannot help with that."}
+    why = {"length": "max_output_tokens", "filter": "content_filter"}.get(fault or "")
+    status = "incomplete" if why else "completed"
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "status": status, "content": [part]}
+    prompt, used = max(1, len(request["input"]) // 4), 7 + max(1, len(part.get("text", "")) // 4)
+    return {
+        "id": "resp_1", "object": "response", "created_at": 1, "model": request["model"], "status": status,
+        "error": None, "incomplete_details": {"reason": why} if why else None, "instructions": None, "metadata": {},
+        "output": [reasoning, message], "parallel_tool_calls": True, "temperature": 1.0, "tool_choice": "auto",
+        "tools": [], "top_p": 1.0, "text": request.get("text", {"format": {"type": "text"}}),
+        "usage": {"input_tokens": prompt, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+                  "output_tokens": used, "output_tokens_details": {"reasoning_tokens": 7},
+                  "total_tokens": prompt + used},
+    }  # fmt: skip
+
+
 def completion(request: dict[str, Any], text: str, fault: str | None = None) -> dict[str, Any]:
-    """Return the body of a chat completion; tokens are counted as characters / 4."""
+    """Return the body of a chat completion; tokens are counted as characters / 4, one at least."""
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
     finish = {"length": "length", "filter": "content_filter"}.get(fault or "", "stop")
     if fault == "empty":
@@ -246,8 +275,8 @@ def completion(request: dict[str, Any], text: str, fault: str | None = None) -> 
         message.update(content=None, refusal="I cannot help with that.")
     elif fault == "broken":
         message["content"] = '{"unexpected": [1, 2}'
-    prompt = sum(len(part["content"]) for part in request["messages"]) // 4
-    used = len(message["content"] or "") // 4
+    prompt = max(1, sum(len(part["content"]) for part in request["messages"]) // 4)
+    used = max(1, len(message["content"] or "") // 4)
     return {
         "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": request["model"],
         "choices": [{"index": 0, "message": message, "finish_reason": finish, "logprobs": None}],

@@ -47,8 +47,8 @@ class Dice:
 
 
 def reply(request: dict[str, Any]) -> str:
-    """Return the reply to an OpenAI chat-completions request whose last message is one of our prompts."""
-    content = request["messages"][-1]["content"]
+    """Return the reply to a chat-completions or responses request whose last message is one of our prompts."""
+    content = request["input"] if "input" in request else request["messages"][-1]["content"]
     text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
     prompt = recognise(text)
     dice = Dice(text, request.get("seed"), request.get("model"))

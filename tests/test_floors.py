@@ -73,7 +73,7 @@ FLOORS = {
         "data.batch",
         "data.profile",
         "data.store",
-        "data.completion",
+        *("data.completion", "data.connection", "data.usage"),
         "data.sources",
         "data.side_files",
         "verifier.classifier",
@@ -85,7 +85,7 @@ FLOORS = {
         "jsonl",
         *("recipe", "schema", "run_dir", "processes", "manifest", "lock", "hub_access"),
         "planning.hardware",
-        "data.asking",
+        *("data.asking", "data.finish", "data.refusals"),
         "data.replies",
         "data.limits",
         "data.decontaminate",
@@ -114,7 +114,7 @@ FLOORS = {
     # "" is the version
     0: [
         *("errors", "nearest", "records", "exam_rows", "response_format", "prompts", "prompts.*", "verifier.base"),
-        *("stopping", ""),
+        *("stopping", "thinking_marks", ""),
     ],
 }
 STAGES = [
@@ -143,7 +143,7 @@ LIBRARIES = {
     ],
     "click": ["cli.*"],
     "gradio": ["cli.chat_web"],
-    "openai": ["data.client"],
+    "openai": ["data.client", "data.connection"],
 }
 # Modules that must start fast: neither they nor what they import may import torch.
 WITHOUT_TORCH = [

@@ -229,10 +229,10 @@ def _do(job: Job, assume_right: float = 0.5) -> None:
 
         terminal.say(data_price.table(job, SAMPLE, assume_right))
         return
-    from lite_huatuo.data import client, pipeline, side_files
+    from lite_huatuo.data import connection, pipeline, side_files
 
     for _, model in job.models:
-        client.secret(model)  # before anything is written
+        connection.secret(model)  # before anything is written
     paths = pipeline.outputs(job.settings.to, *job.sides)
     settings = job.settings
     side_files.free(paths.values(), sources=[settings.source], overwrite=settings.overwrite, own=_put_in_place(paths))
@@ -278,19 +278,24 @@ async def _run(job: Job, paths: dict[str, Path]) -> Any:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(runner.stopped_by_signals(stop))
             store = stack.enter_context(Store(settings.store))
+            teachers: list[Teacher] = []
             asks: dict[str, Ask] = {}  # by profile: roles that share one share its limits too
             profiles = [model.model_dump_json() for model in models]
             for key, model in dict(zip(profiles, models, strict=True)).items():
                 teacher = Teacher(model, store, budget=settings.budget, batch=settings.batch)
                 asks[key] = (await stack.enter_async_context(teacher)).ask
+                teachers.append(teacher)
             if settings.overwrite:
                 runner.forget(paths)
             advance = stack.enter_context(_shown(job.name, total))
             work = job.make([asks[key] for key in profiles], [])
-            return await runner.run(
+            counts = await runner.run(
                 chosen(job), work, paths, fingerprint=fingerprint, concurrency=at_one_time,
                 max_failures=settings.max_failures, stop=stop, advance=advance,
             )  # fmt: skip
+            for teacher in teachers:
+                counts.update({f"replies that are no answer: {name}": n for name, n in teacher.usage.unusable.items()})
+            return counts
     except (APIError, asyncio.CancelledError) as error:
         if stop.signal is None:
             raise

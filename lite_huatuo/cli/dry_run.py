@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ from lite_huatuo.recipe import Base, Recipe
 
 if TYPE_CHECKING:
     from lite_huatuo.models.tokenizer import StudentTokenizer
+    from lite_huatuo.records import SFTExample
 
 
 def show(recipe: Recipe, path: Path) -> None:
@@ -57,8 +60,23 @@ def show(recipe: Recipe, path: Path) -> None:
         " ": f"{updates} updates of {episodes} episodes: {updates * ppo.epochs * ppo.minibatches} optimizer steps, "
         f"at most {updates * episodes * ppo.rollout.max_reply_length:,} reply tokens",
     }
+    if marked := _marked(data.sft):
+        table["  "] = marked
     for label, text in table.items():
         terminal.say(f"{label:<12} {text}")
+
+
+def _marked(examples: Sequence[SFTExample]) -> str:
+    """Return how many examples hold thinking marks, by mark; "" where none does."""
+    from lite_huatuo import thinking_marks
+
+    marks = Counter(
+        mark for one in examples if (mark := thinking_marks.seen(one.complex_cot) or thinking_marks.seen(one.response))
+    )
+    if not marks:
+        return ""
+    named = ", ".join(f"{mark} {count:,}" for mark, count in marks.most_common(5))
+    return f"{marks.total():,} of {len(examples):,} examples hold thinking marks that a student would learn: {named}"
 
 
 def _tokenizer(base: Base) -> StudentTokenizer:

@@ -46,6 +46,9 @@ def notes(report: dict[str, Any]) -> list[str]:
         lines.append(f"{name}: in percent, by rule: {rules}")
         if each["refused_rows"]:
             lines.append(f"{name}: {each['refused_rows']} rows cannot be used and are in no score")
+        if each.get("marks"):
+            named = ", ".join(f"{count} {kind}" for kind, count in each["marks"].items())
+            lines.append(f"{name}: replies without a final response because of thinking marks: {named}")
         if each["failed"]:
             reason = next(iter(each["failures"]))
             lines.append(f"{name}: {each['failed']} questions got no reply and are in no share, mostly: {reason}; "

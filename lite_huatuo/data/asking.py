@@ -56,18 +56,20 @@ async def ask_json(ask: Ask, request: Request, read: Callable[[dict[str, Any]], 
 async def ask_again(ask: Ask, request: Request, use: Callable[[str], Awaitable[Answer]], *, tries: int = 3) -> Answer:
     """Ask and return what `use` makes of the reply; where it raises ReplyError, ask for another sample.
 
-    After `tries` replies ReplyError tells what was wrong with the last. A request that gets no reply at all is not
-    repeated: the client has tried for long enough.
+    After `tries` replies ReplyError tells what was wrong with the last, by name where that has one. A request that gets
+    no reply at all is not repeated: the client has tried for long enough.
     """
+    kind = ""
     for number in range(tries):
         sample = request.sample if number == 0 else f"{request.sample} retry {number}".strip()
         try:
             text = await ask(replace(request, sample=sample))
         except Unusable as error:
-            last = str(error).removeprefix(f"{request.step}: ")
+            last, kind = str(error).removeprefix(f"{request.step}: "), error.kind
             continue
         try:
             return await use(text)
         except ReplyError as error:
-            last = str(error)
-    raise ReplyError(f"{request.step}: no usable reply: the last of {tries}: {last}")
+            last, kind = str(error), error.kind
+    told = f"no usable reply ({kind.replace(':', '.')})" if kind else "no usable reply"
+    raise ReplyError(f"{request.step}: {told}: the last of {tries}: {last}")

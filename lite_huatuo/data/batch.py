@@ -38,8 +38,9 @@ Result = TypeVar("Result")
 class Batches:
     """Gathers calls into waves and brings their replies.
 
-    `owner` names the model and its address: jobs of earlier runs that bear it are taken up. `record` keeps the reply in
-    a completion's JSON; `meaning` and `problem` say what an exception of the openai client and an HTTP status mean.
+    `owner` names the model and its address: jobs of earlier runs that bear it are taken up. `url` is what each line
+    asks, /v1/chat/completions or /v1/responses. `record` keeps the reply in an answer's JSON; `meaning` and `problem`
+    say what an exception of the openai client and an HTTP status mean.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Batches:
         client: AsyncOpenAI,
         store: Store,
         owner: str,
+        url: str,
         *,
         record: Callable[[Call, Any], Awaitable[Reply]],
         meaning: Callable[[Exception], Problem],
@@ -55,7 +57,8 @@ class Batches:
         quiet: float,
         poll: float,
     ) -> None:
-        self._client, self._store, self._owner, self._retries = client, store, owner, retries
+        self._client, self._store, self._owner, self._url = client, store, owner, url
+        self._retries = retries
         self._record, self._meaning, self._problem = record, meaning, problem
         self._quiet, self._poll = quiet, poll
         self._gathered: list[tuple[Call, str]] = []  # with its line
@@ -91,7 +94,7 @@ class Batches:
 
     async def send(self, call: Call, body: dict[str, Any]) -> Reply:
         """Add a call to the wave that is gathering, and return its kept reply as `wait` does."""
-        line = {"custom_id": call.key, "method": "POST", "url": "/v1/chat/completions", "body": body}
+        line = {"custom_id": call.key, "method": "POST", "url": self._url, "body": body}
         self._gathered.append((call, json.dumps(line) + "\n"))
         self._expect(call)
         if self._timer is not None:
@@ -156,7 +159,7 @@ class Batches:
         try:
             batch = await self._client.batches.create(
                 input_file_id=file.id,
-                endpoint="/v1/chat/completions",
+                endpoint=self._url,  # type: ignore[arg-type]
                 completion_window="24h",
                 metadata={MARK: wave.name},
             )

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import email.utils
 import itertools
 import json
-import os
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import openai
 
-from lite_huatuo.data import completion
+from lite_huatuo.data import completion, connection, finish, refusals
 from lite_huatuo.data.batch import Batches
 from lite_huatuo.data.completion import Fault
 from lite_huatuo.data.limits import Limits, Retries
@@ -32,28 +29,20 @@ if TYPE_CHECKING:
     from lite_huatuo.data.asking import Request
 
 CALLS_PER_CLIENT = 64  # the httpx pool looks at each of its connections at every call: several small ones are cheaper
-LONGEST_WAIT = 3600.0  # seconds that a Retry-After may ask for
 NOBODY_THERE = 3  # tries to connect, before any call was answered, that tell a wrong address from a short outage
-REPEATABLE = {408, 409, 425, 429}  # and 5xx
-REQUEST_AT_FAULT = {400, 413, 422}
-PROFILE_AT_FAULT = {"unsupported_parameter", "unsupported_value", "unknown_parameter"}
-WHAT_TO_DO = {
-    401: "the key is missing or wrong; set the environment variable {key_env}",
-    402: "the account has no credit",
-    403: "the key may not use this model here",
-    404: "no such model or address; check model ({model}) and base_url in the profile",
-}
 
 
 @dataclass
 class Tally:
-    """What a teacher did since it was made. `shared`: requests that joined an equal one under way."""
+    """What a teacher did since it was made. `shared`: requests that joined an equal one under way; `unusable`: replies
+    that came and are no answer, by what they are counted by."""
 
     sent: int = 0
     answered: int = 0
     replayed: int = 0
     shared: int = 0
     failed: int = 0
+    unusable: Counter[str] = field(default_factory=Counter)
 
 
 class Teacher:
@@ -78,28 +67,30 @@ class Teacher:
         self.profile, self.store, self.budget, self.batch = profile, store, budget, batch
         self.usage = Tally()
         self.retries = retries or Retries()
-        self._secret = secret(profile)
+        self._secret = connection.secret(profile)
         self._limits = Limits(profile.concurrency, profile.requests_per_minute, profile.tokens_per_minute)
         self._unkept = asyncio.Semaphore(2 * profile.concurrency)  # for calls that are sent and not on the disk
         self._quiet, self._poll = quiet, poll
         self._flights: dict[str, asyncio.Task[Reply]] = {}
         self._on_the_wire: set[str] = set()
+        self._ended = asyncio.Event()  # of the next call that ends
         self._closing = False
         self._stopped: APIError | None = None
 
     async def __aenter__(self) -> Teacher:
         number = 1 if self.batch else -(-self.profile.concurrency // CALLS_PER_CLIENT)
-        self._clients = [_client(self.profile, self._secret or "none") for _ in range(number)]
+        self._clients = [connection.connect(self.profile, self._secret or "none") for _ in range(number)]
         self._turns = itertools.cycle(self._clients)
         self._batches = None
         if self.batch:
             self._batches = Batches(
                 self._clients[0],
                 self.store,
-                f"{self.profile.model} at {self.profile.base_url}",
+                f"{self.profile.model} at {self.profile.base_url}" + " (responses)" * (self.profile.api == "responses"),
+                "/v1" + completion.PATHS[self.profile.api],
                 record=self._record,
                 meaning=self._meaning,
-                problem=self._problem,
+                problem=lambda status, body: self._problem(status, body, works=True),  # the job was taken
                 retries=self.retries,
                 quiet=self._quiet,
                 poll=self._poll,
@@ -131,14 +122,14 @@ class Teacher:
         reply = self.store.get(key)
         if reply is not None:
             self.usage.replayed += 1
-            return completion.text_of(reply, request.step)
+            return completion.text_of(reply, request.step, self.profile)
         task = self._flights.get(key)
         if task is None:
             task = self._flights[key] = asyncio.create_task(self._fetch(key, request.step, body))
             task.add_done_callback(lambda done: self._landed(key, done))
         else:
             self.usage.shared += 1
-        return completion.text_of(await asyncio.shield(task), request.step)
+        return completion.text_of(await asyncio.shield(task), request.step, self.profile)
 
     def _landed(self, key: str, task: asyncio.Task[Reply]) -> None:
         """Forget a flight; an APIError of one stops all."""
@@ -191,11 +182,31 @@ class Teacher:
                     reply = await self._record(call, answer)
                 except (Fault, LiteHuatuoError) as error:
                     self._failed(call, error)
+                    self._off_the_wire(key)
+                    if isinstance(error, Fault) and error.doubtful:
+                        raise await self._decided(error.reason) from None
                     raise
                 finally:
-                    self._on_the_wire.discard(key)
+                    self._off_the_wire(key)
                 self._limits.answered()
                 return reply
+
+    def _off_the_wire(self, key: str) -> None:
+        """Note that a call has ended, and wake those who wait for the evidence that it brought."""
+        self._on_the_wire.discard(key)
+        self._ended.set()
+        self._ended = asyncio.Event()
+
+    async def _decided(self, shown: str) -> LiteHuatuoError:
+        """Return what a 403 means that says nothing: it is of this request where one that is under way succeeds, and of
+        all requests where none does."""
+        while self._on_the_wire and not self._works():
+            await self._ended.wait()
+        return self._refused(shown) if self._works() else self._stop(f"{shown}: {self._advice(403)}")
+
+    def _works(self) -> bool:
+        """True where this model is known to answer: in this run, or in an earlier one by the same store."""
+        return self.usage.answered > 0 or self.store.answered(self.profile.model)
 
     def _go_on(self, call: Call | None = None) -> None:
         """Raise where nothing more is to be sent, giving a reservation back."""
@@ -217,59 +228,70 @@ class Teacher:
         The plain `post` of the openai client: checking the body against its types and building its objects would cost
         more processor time than all the rest.
         """
-        sending = next(self._turns).post("/chat/completions", body=body, cast_to=str)
+        sending = next(self._turns).post(completion.PATHS[self.profile.api], body=body, cast_to=str)
         try:
             # The client's own timeout is one between two bytes, which a server that keeps a line alive never reaches.
             return json.loads(await asyncio.wait_for(sending, self.profile.timeout))
         except Exception as error:
-            raise self._meaning(error) from None
+            raise self._meaning(error, patient=True) from None
 
-    def _meaning(self, error: Exception) -> Fault | LiteHuatuoError:
-        """Return what an exception of a call means; one that is a mistake of ours is raised as it is."""
+    def _meaning(self, error: Exception, *, patient: bool = False) -> Fault | LiteHuatuoError:
+        """Return what an exception of a call means; one that is a mistake of ours is raised as it is. `patient`: a 403
+        may wait for what other calls bring."""
         if isinstance(error, (Fault, LiteHuatuoError)):
             return error
         if isinstance(error, (openai.APIConnectionError, asyncio.TimeoutError)):
-            return self._broken_line(error)
+            return connection.broken_line(error, self.profile)
         if isinstance(error, openai.APIStatusError):
-            return self._problem(error.status_code, error.body, _retry_after(error.response.headers))
+            wait = connection.retry_after(error.response.headers)
+            return self._problem(error.status_code, error.body, wait, patient=patient)
         if isinstance(error, (openai.APIError, ValueError, RecursionError)):
             return Fault("an answer that is no JSON", billed=True)
         raise error
 
-    def _broken_line(self, error: BaseException) -> Fault:
-        """Return what happened to the connection, from its causes: over aiohttp the openai package takes a connection
-        that was refused or cut for a timeout."""
-        causes = [error]
-        while causes[-1].__cause__ is not None:
-            causes.append(causes[-1].__cause__)
-        names = [type(cause).__name__ for cause in causes]
-        if any(name == "ConnectError" or name.startswith("ClientConnector") for name in names):
-            return Fault(f"no connection to {self.profile.base_url} ({names[-1]})", unreachable=True)
-        if any(isinstance(cause, (TimeoutError, asyncio.TimeoutError)) for cause in causes):
-            return Fault(f"no answer within {self.profile.timeout:g} seconds", billed=True)
-        return Fault(f"the connection to {self.profile.base_url} broke ({names[-1]})", billed=True)
+    def _problem(
+        self, status: int, body: Any, retry_after: float | None = None, *, works: bool = False, patient: bool = False
+    ) -> Fault | LiteHuatuoError:
+        """Return what a status other than 200 means: try again, this request fails, or nothing will work."""
+        told = refusals.told(body)
+        words = completion.writable(" ".join(told.words.split())[:300])
+        return self._sorted(status, told.code, words, f"HTTP {status}", retry_after, works=works, patient=patient)
 
-    def _problem(self, status: int, told: Any, retry_after: float | None = None) -> Fault | LiteHuatuoError:
-        """Return what an HTTP status other than 200 means: try again, this request fails, or nothing will work."""
-        told = told.get("error", told) if isinstance(told, dict) else told
-        code = told.get("code") if isinstance(told, dict) else None
-        message = told.get("message") if isinstance(told, dict) else told
-        message = completion.writable(" ".join(str(message).split())[:300]) if message else ""
-        shown = self._redacted(f"HTTP {status}" + f" ({message})" * bool(message))
-        if code == "insufficient_quota":
-            return self._stop(f"{shown}: the account has no credit left")
-        if status in REPEATABLE or status >= 500:
+    def _error_in(self, answer: Any) -> Fault | LiteHuatuoError | None:
+        """Return what an error inside an answer with status 200 means, None where there is none."""
+        told = completion.error_in(answer)
+        if told is None:
+            return None
+        words = completion.writable(" ".join(told.words.split())[:300])
+        code = completion.writable(told.code) or told.status
+        status = told.status or 500  # what has no known code is tried again
+        found = self._sorted(
+            status, told.code, words, f"an error in place of a reply, {code or 'no code'}", patient=not self.batch
+        )
+        if completion.usage.read(answer, "told") is not None and not isinstance(found, APIError):
+            return Fault(found.reason if isinstance(found, Fault) else str(found), billed=True)
+        return found
+
+    def _sorted(
+        self, status: int, code: str, words: str, name: str, retry_after: float | None = None, *,
+        works: bool = False, patient: bool = False,
+    ) -> Fault | LiteHuatuoError:  # fmt: skip
+        """Return what a refusal means, by the evidence; see `refusals.meaning`."""
+        shown = self._redacted(name + f" ({words})" * bool(words))
+        means = refusals.meaning(status, code, words, works=works or self._works())
+        if means == "again":
             return Fault(shown, refused=status == 429, retry_after=retry_after)
-        if status in REQUEST_AT_FAULT and code not in PROFILE_AT_FAULT:
-            return ReplyError(f"the endpoint refused the request: {shown}")
-        if code in PROFILE_AT_FAULT:
-            return self._stop(f"{shown}: correct what the profile says the model accepts")
-        if 300 <= status < 400:
-            return self._stop(f"{shown}: the endpoint wants to send us elsewhere, and the key goes nowhere else; "
-                              "set base_url to its real address")  # fmt: skip
-        hint = WHAT_TO_DO.get(status, "see the endpoint's documentation")
-        key_env = self.profile.key_env or "named in the profile's key_env"
-        return self._stop(f"{shown}: {hint.format(key_env=key_env, model=self.profile.model)}")
+        if means == "record":
+            return self._refused(shown)
+        if means == "doubt" and patient:
+            return Fault(shown, doubtful=True)
+        return self._stop(f"{shown}: {self._advice(status, code)}")
+
+    def _refused(self, shown: str) -> ReplyError:
+        return ReplyError(f"the endpoint refused the request: {shown}")
+
+    def _advice(self, status: int, code: str = "") -> str:
+        return refusals.advice(status, code, key_env=self.profile.key_env, model=self.profile.model)
 
     def _stop(self, message: str) -> APIError:
         """Return the error that ends all, having told everyone."""
@@ -278,11 +300,17 @@ class Teacher:
 
     async def _record(self, call: Call, answer: Any) -> Reply:
         """Keep the reply in a completion's JSON, settle its price, and return it as kept."""
+        problem = self._error_in(answer)
+        if problem is not None:
+            raise problem
         reply = completion.read(answer, call.worst, self.profile, batch=self.batch)
-        reply = Reply(self._redacted(reply.text), reply.finish, reply.usage, reply.dollars)
+        reply = Reply(self._redacted(reply.text), self._redacted(reply.finish), reply.usage, reply.dollars)
         await self.store.finish(call, reply)
         self.store.budget.settle(call.worst, reply.dollars)
         self.usage.answered += 1
+        unusable = finish.problem(reply.finish, self.profile.whole)
+        if unusable is not None:
+            self.usage.unusable[unusable.name] += 1
         return reply
 
     def _failed(self, call: Call, error: Fault | LiteHuatuoError) -> None:
@@ -294,50 +322,3 @@ class Teacher:
 
     def _redacted(self, text: str) -> str:
         return text.replace(self._secret, "[key]") if self._secret else text
-
-
-def secret(profile: Profile) -> str | None:
-    """Return the key from the environment, None where the profile needs none; APIError where it is not set."""
-    if profile.key_env is None:
-        return None
-    key = os.environ.get(profile.key_env, "").strip()
-    if not key:
-        raise APIError(f"{profile.name}: no key; set the environment variable {profile.key_env}")
-    return key
-
-
-def _client(profile: Profile, key: str) -> openai.AsyncOpenAI:
-    """Return an openai client that speaks to the profile's address only, retries nothing and follows no redirect."""
-    # Proxies of the environment are used for https alone: over http a proxy would see the key.
-    proxies = profile.base_url.startswith("https:")
-    try:
-        http = openai.DefaultAioHttpClient(follow_redirects=False, trust_env=proxies)  # half the processor time
-    except RuntimeError:  # aiohttp, or what joins it to the openai package, is not installed
-        http = openai.DefaultAsyncHttpxClient(follow_redirects=False, trust_env=proxies)
-    with _without_openai_variables():
-        return openai.AsyncOpenAI(
-            api_key=key, base_url=profile.base_url, max_retries=0, timeout=profile.timeout, http_client=http
-        )
-
-
-@contextlib.contextmanager
-def _without_openai_variables() -> Iterator[None]:
-    """Hide OPENAI_BASE_URL, OPENAI_CUSTOM_HEADERS and their kin: what is sent where is for the profile alone to say."""
-    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OPENAI_")}
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
-
-
-def _retry_after(headers: Any) -> float | None:
-    """Return the seconds a 429 or 503 asks to wait, a number or a date; None where it says nothing that can be read."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        with contextlib.suppress(TypeError, ValueError):
-            seconds = float(headers.get(name)) * unit
-            if 0.0 <= seconds < float("inf"):
-                return min(seconds, LONGEST_WAIT)
-    with contextlib.suppress(TypeError, ValueError):
-        day = email.utils.parsedate_to_datetime(headers.get("retry-after"))
-        return min(max(0.0, day.timestamp() - time.time()), LONGEST_WAIT)
-    return None

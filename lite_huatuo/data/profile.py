@@ -57,6 +57,7 @@ class Profile(Section):
     name: str
     model: str
     base_url: str
+    api: Literal["chat", "responses"] = "chat"  # chat completions, or OpenAI's Responses API
     key_env: str | None = None  # the environment variable that holds the key; None: the endpoint wants none
     retires: str | None = None  # the day the endpoint stops serving the model, YYYY-MM-DD
     token_field: Literal["max_completion_tokens", "max_tokens"] = "max_tokens"
@@ -66,6 +67,7 @@ class Profile(Section):
     seed: bool = False  # accepted?
     reasoning_effort: str | None = None  # the effort to ask for; None: the field is not sent
     reasoning_efforts: list[str] = Field(default_factory=list)  # what the model accepts; empty: no such field
+    whole_reasons: list[str] = Field(default_factory=list)  # finish reasons of whole replies beside the known ones
     reasoning_tokens: Annotated[int, Field(ge=0)] = 0  # added to a request's max_tokens, which count the reasoning too
     prices: Prices
     requests_per_minute: PerMinute | None = None  # None: no limit
@@ -103,7 +105,14 @@ class Profile(Section):
             raise ValueError(f"reasoning_effort: {self.reasoning_effort!r} is not in reasoning_efforts ({known})")
         if self.default_temperature is not None and not self.temperature:
             raise ValueError("default_temperature: set, but temperature is not accepted (temperature: false)")
+        if self.api == "responses" and self.seed:
+            raise ValueError("seed: the Responses API takes none; set it to false, or api to chat")
         return self
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """Finish reasons that this endpoint gives whole replies, beside the known ones ("none": it gives none)."""
+        return tuple(self.whole_reasons)
 
     def retirement(self, today: datetime.date) -> str | None:
         """Return a warning where the endpoint has dropped the model or soon will, else None."""

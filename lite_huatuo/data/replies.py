@@ -1,9 +1,9 @@
 """Read the JSON object a model was asked for out of the text it wrote: strict in meaning, patient with the wrapping.
 
-Borne: prose and code fences around it, a `<think>` part before it, trailing commas, raw line ends and any Unicode in
-strings, keys nobody asked for. Not borne: two different objects that both fit, a key twice, a value of another type,
-half an object or one inside it. Nothing is guessed; what cannot be read raises ReplyError with the reason. Time grows
-linearly with the text.
+Borne: prose and code fences around it, a thinking part before it (in any marks that `thinking_marks` knows), trailing
+commas, raw line ends and any Unicode in strings, keys nobody asked for. Not borne: two different objects that both fit,
+a key twice, a value of another type, half an object or one inside it. Nothing is guessed; what cannot be read raises
+ReplyError with the reason. Time grows linearly with the text.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import deque
 from typing import Any
 
+from lite_huatuo import thinking_marks
 from lite_huatuo.errors import ReplyError
 
 # Where an object with at least one key can begin. An empty object can satisfy none of our schemas.
@@ -27,7 +29,6 @@ TOKEN = re.compile(
 WORDS = {"true": True, "false": False, "null": None}
 SURROGATE = re.compile("[\ud800-\udfff]")
 DEPTH = 60  # objects and arrays inside one another; no schema of ours comes near
-THINK, THINK_END = "<think>", "</think>"
 
 
 class _Mismatch(Exception):
@@ -43,17 +44,21 @@ def read_object(text: str, schema: dict[str, Any]) -> dict[str, Any]:
     """
     assert schema["required"], "a reply's schema is an object with required keys"
     found: list[dict[str, Any]] = []
-    reason, thinking = "no JSON object in it", False
+    thinking = _Thinking(text)
+    strange = None if thinking.marks else thinking_marks.unknown(text)
+    if strange is not None:
+        raise _error(f"it begins with the unknown mark {strange}", text, f"unknown mark {strange}")
+    reason = "no JSON object in it"
     position = end = depth = 0  # where to look on; where the last whole object ended; braces open before this one
     while start := START.search(text, position):
         value, position, problem = _parse(text, start.start())
         if value is None:
             reason = problem
             continue
-        between = text[end : start.start()]
-        thought, thinking = _thought(between, thinking)
-        if thought:
-            found, depth, between = [], 0, between.rpartition(THINK_END)[2]
+        ended = thinking.look(end, start.start())
+        if ended:
+            found, depth = [], 0
+        between = text[max(end, ended) : start.start()]
         depth, end = max(0, depth + between.count("{") - between.count("}")), position
         if depth:
             reason = "an object inside one that is broken"
@@ -65,9 +70,10 @@ def read_object(text: str, schema: dict[str, Any]) -> dict[str, Any]:
             continue
         if len(found) < 2 and fitting not in found:
             found.append(fitting)
-    thought, thinking = _thought(text[end:], thinking)
-    if thinking or thought:
-        raise _error(f"it ended {'inside' if thinking else 'with'} its {THINK} part", text)
+    ended = thinking.look(end, len(text))
+    if thinking.open or ended:
+        where = "inside" if thinking.open else "with"
+        raise _error(f"it ended {where} its {thinking.name} part", text, f"ended {where} {thinking.name}")
     if len(found) > 1:
         raise _error("different objects in it fit", text)
     if not found:
@@ -76,11 +82,12 @@ def read_object(text: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_text(text: str) -> str:
-    """Return a plain reply without its `<think>` part and surrounding space; ReplyError where nothing is left."""
-    thought, thinking = _thought(text, False)
-    if thinking:
-        raise _error(f"it ended inside its {THINK} part", text)
-    answer = (text.rpartition(THINK_END)[2] if thought else text).strip()
+    """Return a plain reply without its thinking part and surrounding space; ReplyError where nothing is left, or where
+    nobody can say what is thinking and what is the reply."""
+    told = thinking_marks.split(text)
+    if told.problem:
+        raise _error(told.problem, text, told.kind)
+    answer = thinking_marks.unframed(told.answer)
     if SURROGATE.search(answer):
         raise _error("it holds half a character (a lone surrogate)", text)
     if not answer:
@@ -88,11 +95,22 @@ def read_text(text: str) -> str:
     return answer
 
 
-def _thought(between: str, thinking: bool) -> tuple[bool, bool]:
-    """Return (did a think part end in this text, is one open after it). The opening tag may be missing: some chat
-    templates write it on the model's behalf."""
-    opened, closed = between.rfind(THINK), between.rfind(THINK_END)
-    return closed >= 0, opened > closed or (thinking and closed < 0)
+class _Thinking:
+    """Where thinking begins and ends in a text: `open` where it has begun and not ended, `name` its mark."""
+
+    def __init__(self, text: str) -> None:
+        self.marks = deque(thinking_marks.find(text))
+        self.open, self.name = False, ""
+
+    def look(self, start: int, end: int) -> int:
+        """Take the marks between two places, and return where the last thinking part there ends, 0 where none does."""
+        ended = 0
+        while self.marks and self.marks[0].start < end:
+            mark = self.marks.popleft()
+            if mark.start >= start:  # those before are inside an object's strings
+                self.name = mark.written if self.name == "" or not mark.closes else self.name
+                self.open, ended = not mark.closes, mark.end if mark.closes else ended
+        return ended
 
 
 def _parse(text: str, start: int) -> tuple[dict[str, Any] | None, int, str]:
@@ -212,6 +230,6 @@ def _short(value: Any, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _error(reason: str, text: str) -> ReplyError:
+def _error(reason: str, text: str, kind: str = "") -> ReplyError:
     """Return the error that tells why a reply cannot be read and how it begins."""
-    return ReplyError(f"the reply cannot be read: {reason}; it begins: {_short(text, 80) or '(nothing)'}")
+    return ReplyError(f"the reply cannot be read: {reason}; it begins: {_short(text, 80) or '(nothing)'}", kind)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lite_huatuo import jsonl
+from lite_huatuo import jsonl, thinking_marks
 from lite_huatuo.data import side_files, texts
 from lite_huatuo.errors import RecordError
 from lite_huatuo.records import COMPLEX_COT, PROBLEM_QUESTION, RESPONSE
@@ -44,11 +44,13 @@ def stage(path: Path) -> dict[str, Any]:
 def describe(path: Path) -> dict[str, Any]:
     """Return what the rows of a file are: rows, languages, sources, origins, mean lengths of their texts in characters.
 
+    `thinking_marks` counts rows whose complex CoT or response holds a mark that a student should not learn, by mark.
     Of trajectories also solved, label_guided, attempts and rounds ({how many a problem took: problems}), strategies.
     """
     counts: dict[str, Counter[str]] = {name: Counter() for name in ("languages", "sources", "origins")}
     tried: dict[str, Counter[str]] = {name: Counter() for name in ("attempts", "rounds", "strategies")}
     lengths: dict[str, list[int]] = {}
+    marks: Counter[str] = Counter()
     rows = solved = guided = 0
     for _, row in jsonl.iter_rows(path):
         rows += 1
@@ -64,6 +66,8 @@ def describe(path: Path) -> dict[str, Any]:
             text = next((problem[name] for name in names if isinstance(problem.get(name), str)), None)
             if text is not None:
                 lengths.setdefault(what, []).append(texts.length(text))
+                if what != "question" and (mark := thinking_marks.seen(text)):
+                    marks[mark] += 1
         if isinstance(row.get("attempts"), list):
             solved, guided = solved + bool(row.get("solved")), guided + bool(row.get("label_guided"))
             _count_attempts(row["attempts"], tried)
@@ -71,6 +75,8 @@ def describe(path: Path) -> dict[str, Any]:
         "rows": rows,
         **{name: dict(count.most_common()) for name, count in counts.items() if count},
     }
+    if marks:
+        found["thinking_marks"] = dict(marks.most_common())
     if tried["attempts"]:
         found |= {"solved": solved, "label_guided": guided}
         found |= {name: dict(sorted(count.items())) for name, count in tried.items()}

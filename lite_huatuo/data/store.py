@@ -153,6 +153,10 @@ class Store:
             )
         return Reply(text, finish, Usage(input=read, cached=cached, written=written, output=output), dollars)
 
+    def answered(self, model: str) -> bool:
+        """True where a reply of this model is kept."""
+        return bool(self._read("select 1 from replies where model = ? limit 1", model))
+
     def call(self, key: str, step: str, model: str, worst: float) -> Call:
         """Return a new call; nothing is written before it is sent."""
         self._last_call += 1

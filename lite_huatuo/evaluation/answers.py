@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+from lite_huatuo import thinking_marks
 from lite_huatuo.evaluation import statements
 from lite_huatuo.evaluation.naming import Options, clean, prepared
 from lite_huatuo.response_format import RESPONSE_HEADING, THINKING_HEADING, parse
@@ -28,21 +29,27 @@ def read(rule: str, reply: str, options: Mapping[str, str]) -> str | None:
 
 
 def final_response(reply: str) -> str:
-    """Return the part of a reply that answers: the final response of a well-formed one; what follows the last heading
-    or "</think>" in others; "" where a reply began to think and never came to an end; else all of it.
+    """Return the part of a reply that answers: the final response of a well-formed one, what follows the last heading
+    of others, else all of it; without its thinking, by whatever marks (see thinking_marks).
 
-    A model that was not trained on the form (the base, an endpoint) is so read as well as a student.
+    "" where a reply began to think and never came to an end, or begins with a mark that nobody here knows. A model that
+    was not trained on the form (the base, an endpoint) is so read as well as a student.
     """
+    return answering(reply).answer
+
+
+def answering(reply: str) -> thinking_marks.Split:
+    """Return `final_response` with what was wrong with it: its `kind` names an unknown mark, an unclosed one."""
     sections = parse(reply)
     if sections is not None:
-        return sections.final_response
+        return thinking_marks.split(sections.final_response)
     heading = list(re.finditer(rf"^{RESPONSE_HEADING}[ \t]*$", reply, re.MULTILINE))
     if heading:
-        return reply[heading[-1].end() :].strip()
-    if "</think>" in reply:
-        return reply.rpartition("</think>")[2].strip()
-    started = reply.lstrip().startswith((THINKING_HEADING, "<think>"))
-    return "" if started else reply.strip()
+        return thinking_marks.split(reply[heading[-1].end() :])
+    told = thinking_marks.split(reply)
+    if told.answer.startswith(THINKING_HEADING):
+        return thinking_marks.Split("", THINKING_HEADING, "it never came to a final response", "no final response")
+    return told
 
 
 def _strict(text: str, options: Options) -> str | None:

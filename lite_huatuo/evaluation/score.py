@@ -7,13 +7,14 @@ Only questions that got no reply at all (an endpoint failed) are in no share; th
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from lite_huatuo.evaluation import answers
 from lite_huatuo.verifier.metrics import wilson
 
 RESAMPLES = 10_000
@@ -24,7 +25,8 @@ def summarise(rows: Sequence[Mapping[str, Any]], *, rule: str, seed: int = 0) ->
     """Return the scores of one benchmark's predictions, one or several runs of each question.
 
     `accuracy` is by the declared rule. With one run its interval is Wilson's over the questions; with several it is a
-    bootstrap over questions of their means, since replies to one question are no independent trials.
+    bootstrap over questions of their means, since replies to one question are no independent trials. `marks` counts the
+    replies that have no final response because of a thinking mark, by what is wrong with it.
     """
     answered = [row for row in rows if row.get("failure") is None]
     runs = sorted({row["run"] for row in answered})
@@ -55,6 +57,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], *, rule: str, seed: int = 0) ->
         "unread": _count(answered, lambda row: row["readings"][rule] is None),
         "empty": _count(answered, lambda row: not row["reply"].strip()),
         "cut": _count(answered, lambda row: not row["stopped"]),
+        "marks": dict(Counter(filter(None, (answers.answering(row["reply"]).kind for row in answered)))),
         "by_rule": {name: _by_rule(answered, name) for name in (answered[0]["readings"] if answered else [rule])},
         "tokens_mean": statistics.fmean(lengths) if lengths else None,
         "tokens_median": statistics.median(lengths) if lengths else None,

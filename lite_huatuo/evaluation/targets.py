@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lite_huatuo import recipe as recipes
-from lite_huatuo.data import completion
+from lite_huatuo.data import completion, finish
 from lite_huatuo.data import profile as profiles
 from lite_huatuo.data.asking import Request, Unusable
 from lite_huatuo.data.profile import Profile
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 MOST_TOKENS = 1300  # of a reply where no recipe says; the published code's
 STEP = "eval"
+BROKEN_TRIES = 3  # calls for one reply that the endpoint breaks off
 _PROFILE = "profile:"
 _SHAPING = {"reasoning_effort", "reasoning_tokens", "extra"}  # of a profile: what changes a reply, beside the model
 
@@ -162,20 +164,33 @@ class EndpointWriter:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _one(self, ask: Ask, sampling: Sampling) -> Written:
-        """Return the reply as the store has it. One that was cut or refused is a reply; faults that last are none."""
-        sample = f"{sampling.seed}/{ask.run}" if sampling.temperature else ""
+        """Return the reply as the store has it. One that was cut, refused or empty is a reply; faults that last are
+        none, and so are replies that the endpoint broke off or ended for a reason that nobody here knows: those are
+        asked for again, `BROKEN_TRIES` times in each evaluation.
+        """
+        first = f"{sampling.seed}/{ask.run}" if sampling.temperature else ""
         temperature = sampling.temperature if self.profile.temperature else None
-        request = Request(STEP, ask.prompt, sampling.max_tokens, temperature=temperature, sample=sample)
         salt = f"{self.profile.base_url} {sampling.salt}"
-        try:
-            await self._teacher.ask(request, salt)
-        except Unusable:
-            pass  # cut, refused or empty: what it says is in the store
-        except ReplyError as error:
-            return Written("", None, False, failure=str(error))
-        reply = self._room.store.get(completion.key(completion.body(self.profile, request), sample, salt))
-        assert reply is not None, "a reply is kept before it is used"
-        return Written(reply.text, reply.usage.output or None, reply.finish != "length")
+        asked = 0
+        for number in itertools.count():
+            sample = first if number == 0 else f"{first} retry {number}".strip()
+            request = Request(STEP, ask.prompt, sampling.max_tokens, temperature=temperature, sample=sample)
+            key, failure = completion.key(completion.body(self.profile, request), sample, salt), ""
+            asked += self._room.store.get(key) is None
+            try:
+                await self._teacher.ask(request, salt)
+            except Unusable as error:
+                failure = str(error)  # what it says is in the store
+            except ReplyError as error:
+                return Written("", None, False, failure=str(error))
+            reply = self._room.store.get(key)
+            assert reply is not None, "a reply is kept before it is used"
+            kind = finish.reply_kind(reply.finish, self.profile.whole)
+            if kind not in ("broken", "unknown"):
+                return Written(reply.text, reply.usage.output or None, kind != "cut")
+            if asked >= BROKEN_TRIES:
+                return Written("", None, False, failure=failure)
+        raise AssertionError("unreachable")
 
 
 def profile_of(target: str, overrides: Sequence[str]) -> Profile | None:

@@ -249,6 +249,7 @@ def _watch(stage: Stage, episodes: Sequence[Episode], row: dict[str, Any]) -> li
     for warned in found:
         stage.progress.note(f"warning: update {state.update}: {warned.text} ({warned.streak} in a row)")
         stage.run.event("watch", update=state.update, sign=warned.sign, streak=warned.streak, text=warned.text)
+        stage.log.alert(f"{warned.sign}, update {state.update}", warned.text, ends=warned.streak >= settings.patience)
     return found
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lite_huatuo import jsonl
+from lite_huatuo import jsonl, thinking_marks
 from lite_huatuo.data import side_files, texts
 from lite_huatuo.errors import RecordError
 from lite_huatuo.manifest import digest
@@ -84,11 +84,12 @@ def read_replies(
 
 
 def final_response(reply: str) -> str | None:
-    """Return the final response of a reply in the student's form, or a plain reply as it is; None: there is none."""
-    if RESPONSE_HEADING in reply:
-        sections = parse(reply)
-        return sections.final_response if sections else None
-    return reply.strip() or None
+    """Return the final response of a reply in the student's form, or a plain reply as it is, without thinking in marks
+    of any kind; None: there is none."""
+    sections = parse(reply)
+    if RESPONSE_HEADING in reply and sections is None:
+        return None
+    return thinking_marks.split(sections.final_response if sections else reply).answer or None
 
 
 def build(

@@ -95,7 +95,7 @@ def stock(hub: MiniHub, model: Path) -> None:
 
 def willing(request: dict[str, Any]) -> str:
     """Reply as a teacher that keeps every question, is always right, and grants that everybody is."""
-    text = request["messages"][-1]["content"]
+    text = request["input"] if "input" in request else request["messages"][-1]["content"]
     try:
         prompt = scripted_teacher.recognise(text)
     except ValueError:  # a question to a student

@@ -92,8 +92,10 @@ SEEDS: dict[str, list[bytes]] = {
         b"\xff" + framed(TENSOR, bytes(8), 1 << 60),
     ],
     "gguf": [gguf_file(), gguf_file(shape=(8,))],
+    "body": [bytes([1, 0, 0, 0, 100, 50, 150, 0, 0]) + b" So it is B.", bytes([4, 5, 3, 0, 9, 0, 90]), bytes([11, 0])],
 }
 WORDS: dict[str, list[str]] = {
+    "body": ["<think>", "</think>", "assistantfinal", "<|channel|>final<|message|>", "[/THINK]", "\x00", "\n", "B."],
     "gguf": [
         "GGUF",
         "general.alignment",

@@ -17,7 +17,7 @@ import yaml
 
 from lite_huatuo import exam_rows, jsonl, records
 from lite_huatuo import recipe as recipes
-from lite_huatuo.data import replies
+from lite_huatuo.data import completion, finish, refusals, replies
 from lite_huatuo.errors import BackendError, ExportError, RecipeError, RecordError, ReplyError
 from lite_huatuo.evaluation import answers
 from lite_huatuo.models import gguf_header
@@ -25,6 +25,7 @@ from lite_huatuo.prompts.schemas import SCHEMAS
 from lite_huatuo.response_format import RESPONSE_HEADING, THINKING_HEADING, is_well_formed, parse, render
 from lite_huatuo.verifier import exact, verdict_words
 from lite_huatuo.verifier.base import Item
+from tests.fuzz import bodies
 from tests.fuzz.inputs import SEEDS, WORDS, claims, framed
 
 SEPARATOR = b"\xff"  # between the texts that one input holds: no UTF-8 has this byte
@@ -202,6 +203,33 @@ def check_gguf(data: bytes) -> None:
         assert found == header.tensors
 
 
+def check_body(data: bytes) -> None:
+    """Whatever a provider answers: a reply is kept, or the answer is refused; no text is used that was not whole, or
+    that holds hidden thinking; no call is free where the endpoint sold something, or says nothing to be believed."""
+    answer = bodies.made(data)
+    worst = 1.0
+    if completion.error_in(answer) is not None:
+        assert refusals.told(answer).words or answer.get("error")
+        return
+    kept, refusal = attempt(completion.Fault, completion.read, answer, worst, bodies.PROFILE)
+    if refusal is not None:
+        return
+    reason = answer["choices"][0].get("finish_reason")
+    told, problem = attempt(ReplyError, completion.text_of, kept, "step", bodies.PROFILE)
+    if told is not None:
+        assert str(reason).lower().removeprefix("finish_reason_") in finish.NAMES["whole"], reason
+        assert told.strip()
+        assert told == "".join(bodies.texts(answer))
+        text, refused = attempt(ReplyError, replies.read_text, told)
+        assert refused is not None or bodies.HIDDEN not in text, (told, text)
+        assert refused is not None or text in told
+    else:
+        assert problem.startswith("step: ")
+    sold = bodies.sold(answer)
+    assert kept.dollars >= sold, (answer, kept.dollars, sold)
+    assert kept.dollars == worst or kept.usage.output or not (kept.text or "").strip()
+
+
 CHECKS: dict[str, Callable[[bytes], None]] = {
     "form": check_form,
     "replies": check_reply,
@@ -211,5 +239,6 @@ CHECKS: dict[str, Callable[[bytes], None]] = {
     "reading": check_reading,
     "safetensors": check_safetensors,
     "gguf": check_gguf,
+    "body": check_body,
 }
 TARGETS = {name: Target(check, SEEDS[name], WORDS[name]) for name, check in CHECKS.items()}

@@ -184,7 +184,7 @@ def ask_odd(folder: Path, answer: Any, monkeypatch: pytest.MonkeyPatch) -> tuple
         (odd(finish_reason=[1]), "an answer whose finish_reason is no text"),
         (odd(finish_reason=7), "an answer whose finish_reason is no text"),
         (odd(finish_reason="\ud800"), "an answer whose finish_reason is no text"),
-        (odd(content=["Q"]), "an answer that is no completion"),
+        (odd(content=[1]), "an answer that is no completion"),
         ({"choices": [[1]]}, "an answer that is no completion"),
         ({"choices": {"0": 1}}, "an answer that is no completion"),
         ([], "an answer that is no completion"),
