@@ -72,7 +72,7 @@ FLOORS = {
         "data.profile",
         "data.store",
         "data.completion",
-        "data.sources",
+        *("data.sources", "data.files", "data.containers", "data.hub_rows"),
         "data.side_files",
         "verifier.classifier",
         "models.*",
@@ -111,7 +111,7 @@ FLOORS = {
     ],
     # "" is the version
     0: [
-        *("errors", "nearest", "records", "exam_rows", "response_format", "prompts", "prompts.*", "verifier.base"),
+        *("errors", "nearest", "records", "exam_rows", "exam_options", "response_format", "prompts", "prompts.*", "verifier.base"),
         *("stopping", ""),
     ],
 }
