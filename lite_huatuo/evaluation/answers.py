@@ -46,7 +46,7 @@ def final_response(reply: str) -> str:
 
 
 def _strict(text: str, options: Options) -> str | None:
-    found = statements.find(text, options)
+    found = statements.final(text, statements.find(text, options))
     firm = [statement for statement in found if statement.firm and not statement.broken]
     if not firm or len({statement.letters for statement in firm}) > 1:
         return None
