@@ -59,6 +59,8 @@ _LINK = re.compile(
 )
 _CONCLUDES = re.compile(r"\s*(?:因此|所以|故|综上(?:所述)?|总之|由此可(?:见|知)|可见|可知|结论)")
 _OTHERS_DENIED = re.compile(r"其[他余](?:的)?(?:选项|各项|几项|答案|几个选项|四个选项|三个选项)[^。;\n]*?(?:不|非|无|没有|错误)")
+# The last sentence of a reply to "which is wrong", where nothing else is given as the answer.
+_ALL_WRONG = re.compile(r"(?:因此|所以|故|综上(?:所述)?)[,:]?(?:选项|答案)?\(?([A-Z])\)?(?:选项|项)?(?:的?(?:说法|描述|叙述))?(?:是|为)?(?:错误|不正确|不对)的?(?:选项|说法)?[。;]?")
 _SEEN = re.compile(r"(?:可以看出|由此可见|由此可知|可见|可知|可以得知)[,:]?\s*")
 _BEST_OF = re.compile(r"这(?:组|个|种|些|一)[^。;\n]{0,16}是[^。;\n]{0,24}(?:最佳|最合适|最适合|首选|正确)的?(?:选择|答案|选项|方案)?")
 # Phrases before which the answer is named.
@@ -114,8 +116,9 @@ _LAST_SENTENCE = re.compile(r"[.!。]\s+(\(?[A-Z]\)?)[.。]?$")
 _LONE_LINE = re.compile(r"\(?[A-Z]\)?[.。]?\s*\n")
 _HEADING = re.compile(r"\s*(?:(?:option|choice)\s+|选项)?\(?[A-Z]\)?\s*[.:、)]\s*\S", re.IGNORECASE)
 _NAMES_OPTION = re.compile(r"(?:option|choice|选项)\s*\(?[A-Z]\)?\s*[:=]\s*", re.IGNORECASE)  # "Option A: its text"
+_LISTS_OPTIONS = re.compile(r"(?:option|choice)s?\s*:\s*\n", re.IGNORECASE)  # "each option:", and they follow
 # What says nothing against another option: a remark in brackets, "(D选项正确)", and all that comes before "最终答案:".
-_REMARK = re.compile(r"\(\s*$")
+_REMARK = re.compile(r"\([^()]*$")
 _FINAL = re.compile(r"(?:最终|最后)(?:的)?(?:答案|选择)|\bfinal\s+answer\b", re.IGNORECASE)
 _MARKED = re.compile(
     r"(?:\(\s*|\b(?:option|choice|answer)\s+|选项|选)(?=[A-Za-z]\b|[A-Z][^A-Za-z])|(?m:^)(?=[A-Z][.):,])"
@@ -143,12 +146,12 @@ def find(text: str, options: Options) -> list[Statement]:
         for start, named in _after(cue, text, options):
             if last_word and not _ends_sentence(text, named.end):
                 continue
-            if not named.lettered and _NAMES_OPTION.match(text, start):
+            if _LISTS_OPTIONS.match(text, start) or (not named.lettered and _NAMES_OPTION.match(text, start)):
                 continue
             found += _in_context(text, start, named.end, named, soft=soft and not named.lettered)
     for match in _IS_RIGHT.finditer(text):
         before = options.ends_with(text, match.start())
-        if before is not None and match.start() > 0 and not _REMARK.search(text, 0, before.end):
+        if before is not None and match.start() > 0 and not _REMARK.search(text[max(0, before.end - 2) : match.start()]):
             found += _in_context(text, before.end, match.end(), before, soft=False)
     found += [] if any(statement.firm for statement in found) else _concluded(text, options)
     return sorted(found, key=lambda statement: (statement.end, statement.start))
@@ -156,7 +159,7 @@ def find(text: str, options: Options) -> list[Statement]:
 
 def final(text: str, found: list[Statement]) -> list[Statement]:
     """Return the statements that count: those from the last "final answer" on, where there is one, else all."""
-    final = [statement for statement in found if _FINAL.search(text, statement.start, statement.end)]
+    final = [statement for statement in found if _FINAL.search(text[max(0, statement.start - 4) : statement.end])]
     return [statement for statement in found if statement.start >= final[-1].start] if final else found
 
 
@@ -175,6 +178,9 @@ def _concluded(text: str, options: Options) -> list[Statement]:
                 last = cue is _SEEN or _ends_sentence(sentence, named.end)
                 if last and not named.lettered and told <= set(named.letters):
                     found += _in_context(text, start + at, start + named.end, named, soft=True)
+        wrong = _ALL_WRONG.fullmatch(sentence.strip()) if number == len(sentences) - 1 and not found else None
+        if wrong is not None and wrong[1] in options.letters:
+            found.append(Statement(start, end, wrong[1]))
         if number and (_OTHERS_DENIED.match(sentence.strip()) or _BEST_OF.search(sentence)):
             before = {letter for _, _, letter in options.mentions(text[:start])}
             if len(before) == 1:
