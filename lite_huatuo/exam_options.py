@@ -88,7 +88,9 @@ def _run(columns: list[tuple[str, Any]], where: str) -> list[tuple[str, Any]]:
     run = next((size for size, letter in enumerate(LETTERS) if letter not in names), len(LETTERS))
     after = [letter for letter in names[run:] if letter in LETTERS[:_USUAL]]
     if run > 1 and after:
-        raise RecordError(f"{where}: bad options: column {LETTERS[run]} is missing before {after[0]}; add it, or rename")
+        raise RecordError(
+            f"{where}: bad options: column {LETTERS[run]} is missing before {after[0]}; add it, or rename"
+        )
     return columns[:run] if run > 1 else []
 
 

@@ -213,8 +213,17 @@ def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 def _dialect(row: Mapping[str, Any]) -> str:
     """Return whose rows look like this, "" where that cannot be told."""
-    marks = {"cop": "MedMCQA", "qtext": "HEAD-QA", "exam_class": "CMB", "cot_content": "MMLU-Pro", "Options": "CMExam", "body_system": "MedXpertQA"}
-    return next((name for mark, name in marks.items() if row.get(mark) is not None), "MedQA" if "meta_info" in row else "")
+    marks = {
+        "cop": "MedMCQA",
+        "qtext": "HEAD-QA",
+        "exam_class": "CMB",
+        "cot_content": "MMLU-Pro",
+        "Options": "CMExam",
+        "body_system": "MedXpertQA",
+    }
+    return next(
+        (name for mark, name in marks.items() if row.get(mark) is not None), "MedQA" if "meta_info" in row else ""
+    )
 
 
 def _id(row: Mapping[str, Any], question: str, options: dict[str, str]) -> str:

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SILENT = ("__del__", "_remove", "remove")
+_SILENT_IMPORT = ("cb",)  # forgets a module's lock when it is freed
 
 
 class Interrupted(KeyboardInterrupt):
@@ -61,10 +63,24 @@ class Stop:
             raise Interrupted(self.signal)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal."""
+        """Take a signal. Where an exception is only printed and forgotten, none is raised: the next check raises it."""
         again, self.signal = self.signal, number
-        if again or not self._holding:
+        if (again or not self._holding) and not _swallowed(frame):
             raise Interrupted(number)
+
+
+def _swallowed(frame: FrameType | None) -> bool:
+    """True in code from which no exception comes out: finalisers, callbacks of weak references, import's own locks."""
+    while frame is not None:
+        code = frame.f_code
+        if (
+            code.co_name in _SILENT
+            or (code.co_filename == "<frozen importlib._bootstrap>"
+            and code.co_name in _SILENT_IMPORT)
+        ):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

@@ -80,7 +80,9 @@ def sample(run: RunDir) -> str:
     rows = [row for _, row in jsonl.iter_rows(path)] if path else []
     if not rows:
         return ""
-    best = max(rows, key=lambda row: (row["score"] if _is_number(row.get("score")) else 0.0, row.get("well_formed") is True))
+    best = max(
+        rows, key=lambda row: (row["score"] if _is_number(row.get("score")) else 0.0, bool(row.get("well_formed")))
+    )
     score = f"score {best['score']}" if _is_number(best.get("score")) else "not judged"
     texts = {name: best.get(name, "(missing)") for name in ("question", "reply", "ground_truth")}
     return f"Question: {texts['question']}\n\n{texts['reply']}\n\n({score}; ground truth: {texts['ground_truth']})"

@@ -19,7 +19,9 @@ from lite_huatuo import hub_access
 from lite_huatuo.data import files
 from lite_huatuo.errors import RecordError
 
-CONVERTED = "refs/convert/parquet"  # the branch in which the Hub keeps most data sets as Parquet: config/split/*.parquet
+CONVERTED = (
+    "refs/convert/parquet"  # the branch in which the Hub keeps most data sets as Parquet: config/split/*.parquet
+)
 _SCRIPT = "scripts are no longer supported"  # datasets >= 4, of a data set that is a program
 _PLAIN = {"field": None, "sep": ",", "delimiter": None, "names": None, "column_names": None, "skiprows": None}
 _URL = re.compile(r"hf://datasets/([^/]+/[^/@]+)@([^/]+)/(.+)")

@@ -58,11 +58,16 @@ _LINK = re.compile(
     _FLAGS,
 )
 _CONCLUDES = re.compile(r"\s*(?:因此|所以|故|综上(?:所述)?|总之|由此可(?:见|知)|可见|可知|结论)")
-_OTHERS_DENIED = re.compile(r"其[他余](?:的)?(?:选项|各项|几项|答案|几个选项|四个选项|三个选项)[^。;\n]*?(?:不|非|无|没有|错误)")
+_OTHERS_DENIED = re.compile(r"其[他余](?:的)?(?:[几三四]个)?(?:选项|各项|几项|答案)[^。;\n]*?(?:不|非|无|没有|错误)")
 # The last sentence of a reply to "which is wrong", where nothing else is given as the answer.
-_ALL_WRONG = re.compile(r"(?:因此|所以|故|综上(?:所述)?)[,:]?(?:选项|答案)?\(?([A-Z])\)?(?:选项|项)?(?:的?(?:说法|描述|叙述))?(?:是|为)?(?:错误|不正确|不对)的?(?:选项|说法)?[。;]?")
+_ALL_WRONG = re.compile(
+    r"(?:因此|所以|故|综上(?:所述)?)[,:]?(?:选项|答案)?\(?([A-Z])\)?(?:选项|项)?(?:的?(?:说法|描述|叙述))?"
+    r"(?:是|为)?(?:错误|不正确|不对)的?(?:选项|说法)?[。;]?"
+)
 _SEEN = re.compile(r"(?:可以看出|由此可见|由此可知|可见|可知|可以得知)[,:]?\s*")
-_BEST_OF = re.compile(r"这(?:组|个|种|些|一)[^。;\n]{0,16}是[^。;\n]{0,24}(?:最佳|最合适|最适合|首选|正确)的?(?:选择|答案|选项|方案)?")
+_BEST_OF = re.compile(
+    r"这(?:组|个|种|些|一)[^。;\n]{0,16}是[^。;\n]{0,24}(?:最佳|最合适|最适合|首选|正确)的?(?:选择|答案|选项|方案)?"
+)
 # Phrases before which the answer is named.
 _IS_RIGHT = re.compile(
     rf"""(?:\s*(?:\b{_IS}\b|,)?\s*(?:\b{_ADVERB}\b)?\s*\bthe\s+(?:single\s+|only\s+)?
@@ -151,7 +156,8 @@ def find(text: str, options: Options) -> list[Statement]:
             found += _in_context(text, start, named.end, named, soft=soft and not named.lettered)
     for match in _IS_RIGHT.finditer(text):
         before = options.ends_with(text, match.start())
-        if before is not None and match.start() > 0 and not _REMARK.search(text[max(0, before.end - 2) : match.start()]):
+        remark = before is not None and _REMARK.search(text[max(0, before.end - 2) : match.start()])
+        if before is not None and match.start() > 0 and not remark:
             found += _in_context(text, before.end, match.end(), before, soft=False)
     found += [] if any(statement.firm for statement in found) else _concluded(text, options)
     return sorted(found, key=lambda statement: (statement.end, statement.start))

@@ -280,7 +280,18 @@ NAN = float("nan")
 @pytest.mark.parametrize("nothing", [None, NAN, "nan", "NaN", "<NA>", " NaN "])
 def test_nan_is_nothing_in_every_field(nothing: Any) -> None:
     plain = exam_from_row(general(), "x")
-    for field in ("id", "language", "source", "context", "passage", "image", "Answer", "answer", "cop", "final_decision"):
+    for field in (
+        "id",
+        "language",
+        "source",
+        "context",
+        "passage",
+        "image",
+        "Answer",
+        "answer",
+        "cop",
+        "final_decision",
+    ):
         assert exam_from_row(general(**{field: nothing}), "x") == plain, field
     entries = [{"key": key, "value": value} for key, value in {**FEVER, "D": nothing}.items()]
     for options in ({**FEVER, "D": nothing}, [*FEVER.values(), nothing], entries):
@@ -295,7 +306,7 @@ def test_medxpertqa_and_pubmedqa_rows_are_read_as_their_authors_publish_them() -
     row = {
         "id": "Text-9",
         "question": "What bit him?\nAnswer Choices: (A) A tick (B) A flea (C) A bug",
-        "options": [{"letter": x, "content": text} for x, text in zip("ABC", ("A tick", "A flea", "A bug"))],
+        "options": [{"letter": x, "content": text} for x, text in zip("ABC", ("A tick", "A flea", "A bug"), strict=True)],
         "label": "C",
         "medical_task": "Diagnosis",
         "body_system": "Skin",

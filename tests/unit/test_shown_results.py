@@ -14,7 +14,15 @@ from lite_huatuo.errors import RecordError
 from lite_huatuo.evaluation import predictions
 from lite_huatuo.run_dir import RunDir
 
-SUMMARY = {"problems": 4, "failed": 0, "well_formed": 3, "right": 2, "score": 0.5, "score_standard_error": 0.1, "length": 9}
+SUMMARY = {
+    "problems": 4,
+    "failed": 0,
+    "well_formed": 3,
+    "right": 2,
+    "score": 0.5,
+    "score_standard_error": 0.1,
+    "length": 9,
+}
 
 
 def shown(report: dict[str, Any]) -> str:
