@@ -19,8 +19,6 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SILENT = ("__del__", "_remove", "remove")
-_SILENT_IMPORT = ("cb",)  # forgets a module's lock when it is freed
 
 
 class Interrupted(KeyboardInterrupt):
@@ -70,13 +68,12 @@ class Stop:
 
 
 def _swallowed(frame: FrameType | None) -> bool:
-    """True in code from which no exception comes out: finalisers, callbacks of weak references, import's own locks."""
+    """True in code from which no exception comes out, as Python prints and drops it: finalisers, and the callback by
+    which an import forgets a module's lock."""
     while frame is not None:
         code = frame.f_code
-        if (
-            code.co_name in _SILENT
-            or (code.co_filename == "<frozen importlib._bootstrap>"
-            and code.co_name in _SILENT_IMPORT)
+        if code.co_name in _SILENT or (
+            code.co_filename == "<frozen importlib._bootstrap>" and code.co_name in _SILENT_IMPORT
         ):
             return True
         frame = frame.f_back
