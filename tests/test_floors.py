@@ -111,7 +111,8 @@ FLOORS = {
     ],
     # "" is the version
     0: [
-        *("errors", "nearest", "records", "exam_rows", "exam_options", "response_format", "prompts", "prompts.*", "verifier.base"),
+        *("errors", "nearest", "records", "exam_rows", "exam_options"),
+        *("response_format", "prompts", "prompts.*", "verifier.base"),
         *("stopping", ""),
     ],
 }

@@ -1,4 +1,4 @@
-"""Rows out of a file by its name's ending: .jsonl, .json or .csv. The files of a data set on the Hub are read so too."""
+"""Rows out of a file by its name's ending: .jsonl, .json or .csv. Files of a data set on the Hub are read so too."""
 
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (one container a line)
 """Containers: rows are found in every shape in which exam files are published, and in nothing that has none."""
 
 from __future__ import annotations

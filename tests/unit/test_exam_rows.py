@@ -305,14 +305,14 @@ def test_nan_is_nothing_in_every_field(nothing: Any) -> None:
 def test_medxpertqa_and_pubmedqa_rows_are_read_as_their_authors_publish_them() -> None:
     row = {
         "id": "Text-9",
-        "question": "What bit him?\nAnswer Choices: (A) A tick (B) A flea (C) A bug",
-        "options": [{"letter": x, "content": text} for x, text in zip("ABC", ("A tick", "A flea", "A bug"), strict=True)],
+        "question": "What bit him?\nAnswer Choices: (A) A apple (B) A bat (C) A crab",
+        "options": [{"letter": text[2].upper(), "content": text} for text in ("A apple", "A bat", "A crab")],
         "label": "C",
         "medical_task": "Diagnosis",
         "body_system": "Skin",
     }
     exam = exam_from_row(row, "x")
-    assert (exam.question, exam.answer, exam.source) == ("What bit him?", "A bug", "MedXpertQA")
+    assert (exam.question, exam.answer, exam.source) == ("What bit him?", "A crab", "MedXpertQA")
     with pytest.raises(RecordError, match="needs a picture"):
         exam_from_row({**row, "images": ["MM-9-a.jpeg"]}, "x")
     with pytest.raises(RecordError, match="label is a number"):
