@@ -72,9 +72,8 @@ def _swallowed(frame: FrameType | None) -> bool:
     which an import forgets a module's lock."""
     while frame is not None:
         code = frame.f_code
-        if code.co_name in _SILENT or (
-            code.co_filename == "<frozen importlib._bootstrap>" and code.co_name in _SILENT_IMPORT
-        ):
+        in_import = code.co_filename.startswith("<frozen importlib")
+        if code.co_name == "__del__" or (in_import and code.co_name == "cb"):
             return True
         frame = frame.f_back
     return False

@@ -67,7 +67,7 @@ _LOOKED_AT = (
     rf"(?:{_IMAGE}|graphs?|curves?|charts?|illustrations?|drawings?|sketch|tracings?|strip"
     r"|electrocardiogra[mp]\w*|e[ck]g|eeg"
     r"|x-?rays?|radiographs?|roentgenogram|ct|mri|scans?|sonogram|ultrasound|ultrasonogra\w+|echocardiogram|angiogra\w+"
-    r"|mammogram|smears?|slides?|sections?|specimens?|biopsy|histology|histopathology|cytology|report|karyotype|pedigree"
+    r"|mammogram|smears?|slides?|sections?|specimens?|biopsy|histology|histopathology|cytology|report|karyotype|pedigree"  # noqa: E501
     r"|audiogram|spirogram|loops?|fundus|fundoscopy|blot|gel|appearance|lesions?|rash)"
 )
 _PICTURE = re.compile(
@@ -75,7 +75,7 @@ _PICTURE = re.compile(
     r"|\b(?:shown|depicted|pictured|seen|illustrated|provided|demonstrated) (?:in|on) (?:the |this )?"
     rf"(?:following |accompanying |attached |given |above )?{_IMAGE}\b"
     rf"|\b(?:{_IMAGE}|radiograph|x-ray|ecg|tracing|graph) (?:is |are )?(?:shown |given )?(?:below|above|attached)\b"
-    rf"|\b{_LOOKED_AT}\b(?: (?:of|from|taken|obtained|against|for|in|with|at|on)\b[^.?!:;]{{0,80}}?)? (?:is|are|was|were) "
+    rf"|\b{_LOOKED_AT}\b(?: (?:of|from|taken|obtained|against|for|in|with|at|on)\b[^.?!:;]{{0,80}}?)? (?:is|are|was|were) "  # noqa: E501
     r"(?:as )?(?:shown|displayed|depicted|pictured|reproduced|provided|given|presented)(?: (?:here|below|above|next))?"
     r"(?=\s*(?:$|[.,;?!]|and\b|what\b))"
     r"|\b(?:as )?(?:shown|seen|depicted|pictured) (?:below|here|above)(?=\s*[.?!])(?!\W+\w[^.?!:]{0,40}:)"

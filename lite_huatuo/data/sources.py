@@ -90,8 +90,8 @@ def _cop_bases(source: str) -> dict[str, int]:
             )
         if not told:
             raise RecordError(
-                f"{source}: MedMCQA rows: `cop` may count from 0 (the Hub's copy) or from 1 (the authors' file), and no "
-                "row tells; say which with --cop-base, or write the letter as `answer_idx`"
+                f"{source}: MedMCQA rows: `cop` may count from 0 (the Hub's copy) or from 1 (the authors' file), and "
+                "no row tells; say which with --cop-base, or write the letter as `answer_idx`"
             )
     return {origin: next(iter(told)) for origin, told in only.items()}
 

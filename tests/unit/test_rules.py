@@ -185,7 +185,7 @@ def test_the_published_sample_and_the_exams_lose_what_they_should(test_data: Pat
     assert sample["short"] == 0  # the length rule is the one the method's own data was made with
     assert sample["kept"] > 100
     vignettes = counts("exam_train/medqa_us.jsonl")
-    assert vignettes["kept"] >= 0.95 * vignettes.total()
+    assert vignettes["kept"] >= 0.9 * vignettes.total()  # a picture is shown in 71
     assert vignettes["asks for the wrong option"] <= 5  # two are there
     short = counts("exam_train/medmcqa.jsonl")
     assert 150 <= short["asks for the wrong option"] <= 220
