@@ -67,7 +67,7 @@ _LOOKED_AT = (
     rf"(?:{_IMAGE}|graphs?|curves?|charts?|illustrations?|drawings?|sketch|tracings?|strip"
     r"|electrocardiogra[mp]\w*|e[ck]g|eeg"
     r"|x-?rays?|radiographs?|roentgenogram|ct|mri|scans?|sonogram|ultrasound|ultrasonogra\w+|echocardiogram|angiogra\w+"
-    r"|mammogram|smears?|slides?|sections?|specimens?|biopsy|histology|histopathology|cytology|report|karyotype|pedigree"  # noqa: E501
+    r"|mammogram|smears?|slides?|sections?|specimens?|biopsy|histology|histopathology|cytology|report|karyotype|pedigree"
     r"|audiogram|spirogram|loops?|fundus|fundoscopy|blot|gel|appearance|lesions?|rash)"
 )
 _PICTURE = re.compile(
