@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 from rich.table import Table
 
@@ -60,7 +60,7 @@ def curves(run: RunDir) -> list[str]:
     return lines
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     """True for a number that can be drawn: metrics files may be damaged, and a gap is NaN."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
