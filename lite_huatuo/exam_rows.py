@@ -15,29 +15,34 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lite_huatuo import exam_options
 from lite_huatuo.errors import RecordError
-from lite_huatuo.records import ExamQuestion, detect_language, given, sound
+from lite_huatuo.exam_options import LETTERS, OPTIONS, letter_at
+from lite_huatuo.records import ExamQuestion, detect_language, letters, sound, without_nan
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 QUESTION = ("question", "Question", "qtext")
-OPTIONS = ("options", "Options", "option", "choices", "answers")
-MEDMCQA_OPTIONS = ("opa", "opb", "opc", "opd")
 LETTER = ("answer_idx", "Answer", "answer")  # a letter, several letters, or (last) the text of the right option
+LABEL = "label"  # MedXpertQA's letter; elsewhere it may be anything, so it counts only where nothing else answers
 CONTEXT = ("context", "CONTEXTS", "passage")
-GPQA_OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+PICTURE = ("image", "images")  # HEAD-QA, MedXpertQA
+_NAMES = {*QUESTION, *OPTIONS, *LETTER, LABEL, *CONTEXT, *PICTURE, "cop", "ra", "answer_index", "final_decision", "id"}
+_RIGHT, _WRONG = "Correct Answer", re.compile(r"Incorrect Answer \d")  # GPQA
+_CHOICES_AGAIN = re.compile(r"\s*Answer Choices:\s*\(A\).*", re.DOTALL)
 DECISIONS = ("yes", "no", "maybe")  # PubMedQA
 QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "「": "」", "`": "`"}
 
 
-def exam_from_row(row: Mapping[str, Any], where: str, *, cop_base: int = 0) -> ExamQuestion:
-    """Read one exam question. `cop_base` is 0 or 1: from where MedMCQA's `cop` counts (see the function `cop_base`)."""
-    row = _with_options(row)
+def exam_from_row(row: Mapping[str, Any], where: str, *, cop_base: int | None = None) -> ExamQuestion:
+    """Read one exam question. `cop_base` is 0 or 1: from where MedMCQA's `cop` counts (see `cop_bases`). Without it a
+    row is refused whose `cop` is needed."""
+    row = _with_options(_named(without_nan(row)))
     question = _text(_first(row, QUESTION), "question", where)
     if not question:
         raise RecordError(f"{where}: no question: expected one of the fields {', '.join(QUESTION)}")
-    if row.get("image"):  # HEAD-QA
+    if any(row.get(name) for name in PICTURE):
         raise RecordError(f"{where}: needs a picture: the row has an image, and questions here are text only")
     options = _options(row, where)
+    question = _without_choices(question, options)
     answer_idx = _answer_idx(row, options, cop_base, where)
     context = _first(row, CONTEXT)
     if isinstance(context, Mapping):  # PubMedQA's copy on the Hub
@@ -50,11 +55,24 @@ def exam_from_row(row: Mapping[str, Any], where: str, *, cop_base: int = 0) -> E
         options=options,
         answer_idx=answer_idx,
         answer="; ".join(options[letter] for letter in answer_idx),
-        language=str(given(row, "language") or detect_language(question)),
-        source=str(given(row, "source") or _dialect(row)),
+        language=str(row.get("language") or detect_language(question)),
+        source=str(row.get("source") or _dialect(row) or row.get("set") or ""),
         context=_text(context, "context", where) or None,
     )
     return sound(exam, where)
+
+
+def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row whose fields in other letters' cases ("QUESTION", "Options") have the names that are known."""
+    lower = {name: name.lower() for name in row if isinstance(name, str) and name not in _NAMES}
+    return {lower[name] if lower.get(name) in _NAMES - set(row) else name: value for name, value in row.items()}
+
+
+def _without_choices(question: str, options: Mapping[str, str]) -> str:
+    """Return a question without the list of its options at its end, as MedXpertQA has it."""
+    found = _CHOICES_AGAIN.search(question)
+    again = found is not None and all(text in found[0] for text in options.values())
+    return question[: found.start()].rstrip() if found is not None and again else question
 
 
 def _with_options(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -62,8 +80,9 @@ def _with_options(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
     GPQA's rows name the right answer first: they get an order that follows from the texts.
     """
-    if all(name in row for name in GPQA_OPTIONS):
-        texts = [str(row[name]) for name in GPQA_OPTIONS]
+    wrong = [name for name in row if isinstance(name, str) and _WRONG.fullmatch(name) and row[name] is not None]
+    if row.get(_RIGHT) is not None and wrong:
+        texts = [str(row[name]) for name in (_RIGHT, *sorted(wrong))]
         order = sorted(texts, key=lambda text: hashlib.sha256(f"{row.get('Question')}\0{text}".encode()).hexdigest())
         own = {"question": row.get("Question"), "options": order, "answer_idx": LETTERS[order.index(texts[0])]}
         return {**own, "id": row.get("Record ID"), "source": "GPQA"}
@@ -71,26 +90,26 @@ def _with_options(row: Mapping[str, Any]) -> Mapping[str, Any]:
         decision = DECISIONS.index(str(row["final_decision"]).strip().lower())
         own = {"options": list(DECISIONS), "answer_idx": LETTERS[decision], "source": "PubMedQA"}
         return {**row, **own, "id": row.get("pubid") or row.get("id")}
-    if _first(row, OPTIONS) is None and all(letter in row for letter in "ABCD"):  # CMMLU
-        return {**row, "options": {letter: row[letter] for letter in LETTERS if letter in row}}
     return row
 
 
-def cop_base(values: set[Any]) -> int:
-    """Return from where MedMCQA's `cop` counts in a file that has these values.
+def cop_bases(row: Mapping[str, Any]) -> frozenset[int] | None:
+    """Return from where MedMCQA's `cop` can count as this row has it (0, 1 or both); None where it does not tell.
 
-    The Hub's copy counts from 0, the authors' own file from 1; -1 stands for an answer that was kept back. Raise
-    RecordError where both or neither can be.
+    The Hub's copy counts from 0, the authors' own file from 1; -1 stands for an answer that was kept back. A row tells
+    by a `cop` that one of the two leaves without an option, or by an `answer_idx` beside it.
     """
-    counted = {str(value).strip() for value in values} - {"-1", "", "None"}
-    if {"0", "4"} <= counted:
-        raise RecordError("MedMCQA rows: `cop` has both 0 and 4, so it counts neither from 0 nor from 1; mend the file")
-    if counted and not counted & {"0", "4"}:
-        raise RecordError(
-            "MedMCQA rows: `cop` has neither 0 nor 4, so it may count from 0 (the Hub's copy) or from 1 (the authors' "
-            "file); say which, or write the letter as `answer_idx`"
-        )
-    return 1 if "4" in counted else 0
+    row = _named(without_nan(row))
+    number = exam_options.index(row.get("cop"), 0)
+    try:
+        size = len(exam_options.pairs(row, ""))
+    except RecordError:
+        size = 0
+    bases = {base for base in (0, 1) if number is not None and 0 <= number - base < size}
+    told = letters(row.get("answer_idx") or "")
+    if len(told) == 1:
+        bases = {base for base in bases if number is not None and number - base == LETTERS.index(told)}
+    return frozenset(bases) or None
 
 
 def clean(value: Any) -> str:
@@ -104,15 +123,6 @@ def clean(value: Any) -> str:
     return text
 
 
-def letters(value: Any) -> str:
-    """Return the letters an answer field names, sorted and without repeats ("Ｂ、a" gives "AB"), "" for other text."""
-    text = unicodedata.normalize("NFKC", str(value)).strip().upper()
-    if not re.fullmatch(r"\(?[A-Z][\s().:、,;/&+A-Z]{0,80}", text):
-        return ""
-    found = re.findall(r"[A-Z]", text)
-    return "".join(sorted(set(found))) if len(set(found)) == len(found) else ""
-
-
 def _text(value: Any, what: str, where: str) -> str:
     """Return a text (or a number as text) cleaned, "" for None; other types and broken text are refused."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, (str, int, float))):
@@ -124,18 +134,7 @@ def _text(value: Any, what: str, where: str) -> str:
 
 def _options(row: Mapping[str, Any], where: str) -> dict[str, str]:
     """Return {letter: text} in letter order from any of the published shapes; empty options are left out."""
-    if all(name in row for name in MEDMCQA_OPTIONS):
-        raw: Any = [row[name] for name in MEDMCQA_OPTIONS]
-    else:
-        raw = _first(row, OPTIONS)
-    if isinstance(raw, str):
-        pairs: list[tuple[str, Any]] = _lines(raw)
-    elif isinstance(raw, Mapping):
-        pairs = [(letters(key), value) for key, value in raw.items()]
-    elif isinstance(raw, Sequence):
-        pairs = [_pair(entry, number) for number, entry in enumerate(raw)]
-    else:
-        raise RecordError(f"{where}: no options: expected one of the fields {', '.join(OPTIONS)}")
+    pairs = exam_options.pairs(row, where)
     options = {letter: _text(value, f"option {letter}", where) for letter, value in pairs}
     if len(options) != len(pairs) or any(len(letter) != 1 for letter in options):
         raise RecordError(f"{where}: bad options: they must have one letter each, A to Z, none twice")
@@ -146,46 +145,22 @@ def _options(row: Mapping[str, Any], where: str) -> dict[str, str]:
     return options
 
 
-def _lines(text: str) -> list[tuple[str, Any]]:
-    """Read CMExam's options, one a line as "A text"; a line without the next letter belongs to the option before."""
-    pairs: list[tuple[str, Any]] = []
-    for line in text.split("\n"):
-        start = re.match(r"\s*([A-Z])(?:[\s.、．:：]+|$)", line)
-        if start and start[1] == LETTERS[len(pairs) : len(pairs) + 1]:
-            pairs.append((start[1], line[start.end() :]))
-        elif line.strip() and pairs:
-            pairs[-1] = (pairs[-1][0], f"{pairs[-1][1]}\n{line}")
-        elif line.strip():
-            pairs.append(("", line))  # text before the first letter: refused with the letters
-    return pairs
-
-
-def _pair(entry: Any, number: int) -> tuple[str, Any]:
-    """Return (letter, text) of one entry of an option list: text, {key, value} or HEAD-QA's {aid, atext}."""
-    if not isinstance(entry, Mapping):
-        return _letter(number), entry
-    if "aid" in entry:
-        return _letter(_index(entry["aid"], 1)), entry.get("atext")
-    return letters(entry.get("key", "")), entry.get("value")
-
-
-def _letter(position: int | None) -> str:
-    """Return the letter at a position from 0, "" where there is none."""
-    return LETTERS[position] if position is not None and position < len(LETTERS) else ""
-
-
-def _answer_idx(row: Mapping[str, Any], options: dict[str, str], cop_base: int, where: str) -> str:
+def _answer_idx(row: Mapping[str, Any], options: dict[str, str], cop_base: int | None, where: str) -> str:
     """Return the right letter or letters. What else the row says of the answer must agree with them."""
     told: dict[str, str] = {}  # field -> letters
     for name, base in (("cop", cop_base), ("ra", 1), ("answer_index", 0)):
-        if str(row.get(name, "-1")).strip() not in ("-1", "", "None"):
-            told[name] = _letter(_index(row[name], base)) or f"{row[name]!r}"
-    for name in LETTER:
+        if base is not None and _told(row.get(name)):
+            told[name] = letter_at(exam_options.index(row[name], base)) or f"{row[name]!r}"
+    for name in (*LETTER, LABEL):
+        if name == LABEL and told:
+            continue
         if isinstance(row.get(name), (int, float)) and not told:
             raise RecordError(f"{where}: bad answer: {name} is a number; write the option's letter as `answer_idx`")
         value = _text(row.get(name), name, where)
         if value:
             told[name] = _letters_meant(value, options, told)
+    if not told and _told(row.get("cop")):
+        raise RecordError(f"{where}: bad answer: `cop` counts from 0 or from 1, which this row alone does not say")
     if not told:
         raise RecordError(f"{where}: no answer: expected one of the fields {', '.join(LETTER)}, cop, ra, answer_index")
     first = next(iter(told.values()))
@@ -195,6 +170,11 @@ def _answer_idx(row: Mapping[str, Any], options: dict[str, str], cop_base: int, 
         if [options[letter] for letter in meant] != [options[letter] for letter in first]:
             raise RecordError(f"{where}: answers differ: {' and '.join(sorted(set(told.values())))}")
     return first
+
+
+def _told(number: Any) -> bool:
+    """True where a field holds the number of an answer; -1 stands for one that was kept back."""
+    return str(number).strip().removesuffix(".0") not in ("-1", "", "None")
 
 
 def _letters_meant(value: str, options: dict[str, str], told: Mapping[str, str]) -> str:
@@ -226,12 +206,6 @@ def _loose_form(text: str) -> str:
     return re.sub(r"\W+", " ", _exact_form(text)).strip()
 
 
-def _index(value: Any, base: int) -> int | None:
-    """Return a position from 0 for a number, or a number written as text, that counts from `base`."""
-    text = str(value).strip()
-    return int(text) - base if text.isdigit() and int(text) >= base else None
-
-
 def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:
     """Return the first of the named fields that is there and not empty."""
     return next((row[name] for name in names if row.get(name) not in (None, "")), None)
@@ -239,15 +213,24 @@ def _first(row: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 def _dialect(row: Mapping[str, Any]) -> str:
     """Return whose rows look like this, "" where that cannot be told."""
-    marks = {"opa": "MedMCQA", "qtext": "HEAD-QA", "exam_class": "CMB", "cot_content": "MMLU-Pro", "Options": "CMExam"}
-    return next((name for mark, name in marks.items() if mark in row), "MedQA" if "meta_info" in row else "")
+    marks = {
+        "cop": "MedMCQA",
+        "qtext": "HEAD-QA",
+        "exam_class": "CMB",
+        "cot_content": "MMLU-Pro",
+        "Options": "CMExam",
+        "body_system": "MedXpertQA",
+    }
+    return next(
+        (name for mark, name in marks.items() if row.get(mark) is not None), "MedQA" if "meta_info" in row else ""
+    )
 
 
 def _id(row: Mapping[str, Any], question: str, options: dict[str, str]) -> str:
     """Return the row's own id, made unique over exams where it is a number in one, or an id made of its content."""
-    if given(row, "id") not in (None, ""):
+    if row.get("id") not in (None, ""):
         own = str(row["id"])
-        name = re.sub(r"\W+", "-", str(given(row, "source") or _dialect(row))).lower()
+        name = re.sub(r"\W+", "-", str(row.get("source") or _dialect(row))).lower()
         return f"{name}-{own}" if own.isdigit() and name else own
     if "qid" in row and row.get("name"):
         return f"headqa-{row['name']}-{row['qid']}"

@@ -28,25 +28,17 @@ def iter_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             try:
                 row = json.loads(text)
             except (ValueError, RecursionError) as error:
-                raise RecordError(f"{where}: not valid JSON ({_reason(error)}); fix or remove this line") from None
+                raise RecordError(f"{where}: not valid JSON ({reason(error)}); fix or remove this line") from None
             if not isinstance(row, dict):
-                raise RecordError(f"{where}: expected a JSON object, found {type(row).__name__}")
+                hint = "; name the file .json if it holds one array" if isinstance(row, list) else ""
+                raise RecordError(f"{where}: expected a JSON object, found {type(row).__name__}{hint}")
             yield where, row
 
 
-def iter_json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ("file[index]", object) for every object of a JSON file that holds one array."""
+def read_text(path: Path) -> str:
+    """Return a file's text; RecordError where it cannot be read or is no UTF-8."""
     with _open(path) as file:
-        try:
-            rows = json.loads(_decoded(file.read(), str(path)))
-        except (ValueError, RecursionError) as error:
-            raise RecordError(f"{path}: not valid JSON ({_reason(error)})") from None
-    if not isinstance(rows, list):
-        raise RecordError(f"{path}: expected a JSON array of objects; name the file .jsonl if it holds one per line")
-    for index, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise RecordError(f"{path}[{index}]: expected a JSON object, found {type(row).__name__}")
-        yield f"{path}[{index}]", row
+        return _decoded(file.read(), str(path))
 
 
 def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -143,5 +135,6 @@ def _decoded(data: bytes, where: str) -> str:
         raise RecordError(f"{where}: not UTF-8 text ({error.reason}); convert it first") from None
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return why a text is no JSON, in a few words."""
     return "objects and arrays too deep inside one another" if isinstance(error, RecursionError) else str(error)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
@@ -19,6 +21,7 @@ SFT_QUESTION = ("Question", "question", "Open-ended Verifiable Question")
 GROUND_TRUTH = ("ground_truth", "Ground-True Answer", "Ground-Truth Answer")
 COMPLEX_COT = ("complex_cot", "Complex_CoT")
 RESPONSE = ("response", "Response")
+NAN = ("nan", "NaN", "<NA>", "NaT")  # as pandas writes what is missing
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ def detect_language(text: str) -> str:
 
 def problem_from_row(row: Mapping[str, Any], where: str) -> VerifiableProblem:
     """Read a verifiable problem in our own or the published form."""
+    row = without_nan(row)
     question = _text(row, PROBLEM_QUESTION, "question", where)
     if "ground_truth" in row:  # our own form: its `question` is the open question
         question = _text(row, ("question", *PROBLEM_QUESTION), "question", where)
@@ -104,14 +108,15 @@ def problem_from_row(row: Mapping[str, Any], where: str) -> VerifiableProblem:
         id=_id(row, question, ground_truth),
         question=question,
         ground_truth=ground_truth,
-        language=str(given(row, "language") or detect_language(question)),
-        source=str(given(row, "source") or ""),
+        language=str(row.get("language") or detect_language(question)),
+        source=str(row.get("source") or ""),
     )
     return sound(problem, where)
 
 
 def sft_from_row(row: Mapping[str, Any], where: str) -> SFTExample:
     """Read an SFT example in our own or the published form."""
+    row = without_nan(row)
     question = _text(row, ("question",) if "complex_cot" in row else SFT_QUESTION, "question", where)
     provenance = row.get("provenance") or {"origin": "published"}
     if not isinstance(provenance, Mapping):
@@ -123,7 +128,7 @@ def sft_from_row(row: Mapping[str, Any], where: str) -> SFTExample:
         question=question,
         complex_cot=complex_cot,
         response=response,
-        ground_truth=next((str(row[key]) for key in GROUND_TRUTH if given(row, key)), None),
+        ground_truth=next((str(row[key]) for key in GROUND_TRUTH if row.get(key)), None),
         provenance=dict(provenance),
     )
     return sound(example, where)
@@ -132,7 +137,30 @@ def sft_from_row(row: Mapping[str, Any], where: str) -> SFTExample:
 def given(row: Mapping[str, Any], name: str) -> Any:
     """Return a field that may be missing, None where it is; tables hold NaN in the place of what is missing."""
     value = row.get(name)
-    return None if isinstance(value, float) and value != value else value
+    return None if _is_nan(value) else value
+
+
+def without_nan(value: Any) -> Any:
+    """Return a row, or a part of one, with None in the place of every NaN, in lists and mappings too."""
+    if isinstance(value, Mapping):
+        return {name: without_nan(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(part) for part in value]
+    return None if _is_nan(value) else value
+
+
+def _is_nan(value: Any) -> bool:
+    """True for a number that is none, and for the words by which tables write one as text."""
+    return (isinstance(value, float) and value != value) or (isinstance(value, str) and value.strip() in NAN)
+
+
+def letters(value: Any) -> str:
+    """Return the letters an answer field names, sorted and without repeats ("Ｂ、a" gives "AB"), "" for other text."""
+    text = unicodedata.normalize("NFKC", str(value)).strip().upper()
+    if not re.fullmatch(r"\(?[A-Z][\s().:、,;/&+A-Z]{0,80}", text):
+        return ""
+    found = re.findall(r"[A-Z]", text)
+    return "".join(sorted(set(found))) if len(set(found)) == len(found) else ""
 
 
 def sound(record: Record, where: str) -> Record:
@@ -147,9 +175,9 @@ def sound(record: Record, where: str) -> Record:
 def _text(row: Mapping[str, Any], names: tuple[str, ...], what: str, where: str) -> str:
     """Return the first of the named fields that the row has; it must be non-empty text (numbers become text)."""
     for name in names:
-        if name in row:
+        if row.get(name) is not None:
             value = row[name]
-            finite = isinstance(value, (int, float)) and value - value == 0  # NaN and infinity are no text
+            finite = isinstance(value, (int, float)) and value - value == 0  # infinity is no text
             if finite and not isinstance(value, bool):
                 value = str(value)
             if not isinstance(value, str):
@@ -166,6 +194,6 @@ def _text(row: Mapping[str, Any], names: tuple[str, ...], what: str, where: str)
 
 def _id(row: Mapping[str, Any], *content: str) -> str:
     """Return the row's own id, or one made of the record's content, so that it is the same on every reading."""
-    if given(row, "id") not in (None, ""):
+    if row.get("id") not in (None, ""):
         return str(row["id"])
     return "q-" + hashlib.sha256("\0".join(content).encode()).hexdigest()[:16]

@@ -61,10 +61,22 @@ class Stop:
             raise Interrupted(self.signal)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Take a signal."""
+        """Take a signal. Where an exception is only printed and forgotten, none is raised: the next check raises it."""
         again, self.signal = self.signal, number
-        if again or not self._holding:
+        if (again or not self._holding) and not _swallowed(frame):
             raise Interrupted(number)
+
+
+def _swallowed(frame: FrameType | None) -> bool:
+    """True in code from which no exception comes out, as Python prints and drops it: finalisers, and the callback by
+    which an import forgets a module's lock."""
+    while frame is not None:
+        code = frame.f_code
+        in_import = code.co_filename.startswith("<frozen importlib")
+        if code.co_name == "__del__" or (in_import and code.co_name == "cb"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

@@ -74,7 +74,7 @@ FLOORS = {
         "data.profile",
         "data.store",
         *("data.completion", "data.connection", "data.usage"),
-        "data.sources",
+        *("data.sources", "data.files", "data.containers", "data.hub_rows"),
         "data.side_files",
         "verifier.classifier",
         "models.*",
@@ -113,7 +113,8 @@ FLOORS = {
     ],
     # "" is the version
     0: [
-        *("errors", "nearest", "records", "exam_rows", "response_format", "prompts", "prompts.*", "verifier.base"),
+        *("errors", "nearest", "records", "exam_rows", "exam_options"),
+        *("response_format", "prompts", "prompts.*", "verifier.base"),
         *("stopping", "thinking_marks", ""),
     ],
 }

@@ -57,16 +57,27 @@ def import_(source: str, to: Path, overwrite: bool, as_json: bool, **settings: A
 @click.option(
     "--against", multiple=True, required=True, metavar="SOURCE", help="An evaluation set; repeat for several."
 )
-@click.option("--spare-stock-phrases", is_flag=True, help="Let runs of 64 characters pass that many questions share.")
+@click.option("--exams", metavar="SOURCE", help="The exam questions that the problems were made from, by id.")
+@click.option(
+    "--spare-stock-phrases/--paper-rule",
+    default=True,
+    help="Let runs of 64 characters pass that many questions share, or count every run  [default: let them pass]",
+)
 @OVERWRITE
 @JSON
 def decontaminate(
-    source: str, to: Path, against: tuple[str, ...], spare_stock_phrases: bool, overwrite: bool, as_json: bool
+    source: str,
+    to: Path,
+    against: tuple[str, ...],
+    exams: str | None,
+    spare_stock_phrases: bool,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Drop records that overlap with evaluation sets.
 
-    The paper's rule (64 equal characters in a row) and shared n-grams of words (Chinese: of characters). Every hit is
-    kept in X.dropped.jsonl with what it hit.
+    64 equal characters in a row that are no stock phrase (--paper-rule: whatever they are) and shared n-grams of words
+    (Chinese: of characters). Every hit is kept in X.dropped.jsonl with what it hit.
 
     \b
     lite-huatuo data decontaminate problems.jsonl --against medqa_test.jsonl --to clean.jsonl
@@ -74,11 +85,13 @@ def decontaminate(
     from lite_huatuo.data import decontaminate as screening
     from lite_huatuo.data import side_files, sources
 
-    _free(to, side_files.DROPPED, sources=[source, *against], overwrite=overwrite)
+    _free(to, side_files.DROPPED, sources=[source, *against, *([exams] if exams else [])], overwrite=overwrite)
     screen = screening.Screen() if spare_stock_phrases else screening.Screen(everyday=None)
     for evaluation in against:
         for where, row in sources.rows(evaluation):
             screen.add(row, where)
+    for _, row in sources.rows(exams) if exams else ():
+        screen.add_form(row)
     report = side_files.sift(screening.STEP, to, screen.sift(sources.rows(source)))
     lines = [f"{count:>8,}  dropped: {rule}" for rule, count in report["reasons"].items()]
     _print(report, as_json, [f"{report['rows']:>8,}  rows", *lines, f"{report['kept']:>8,}  {to}"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, TypeGuard
 
 from rich.table import Table
 
@@ -20,7 +21,10 @@ def table(report: dict[str, dict[str, Any]]) -> Table:
         drawn.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for key, label in STAGES.items():
         if key in report:
-            drawn.add_row(label, *cells(report[key]))
+            try:
+                drawn.add_row(label, *cells(report[key]))
+            except (KeyError, TypeError, ValueError, AttributeError):  # edited, or of another version
+                drawn.add_row(label, "unreadable", "-", "-", "-")
     return drawn
 
 
@@ -49,10 +53,16 @@ def curves(run: RunDir) -> list[str]:
     lines = []
     for stage, name in CURVES:
         path = run.stage(stage) / "metrics.jsonl"
-        values = [row[name] for _, row in jsonl.iter_rows(path) if name in row] if path.exists() else []
+        found = [row.get(name) for _, row in jsonl.iter_rows(path)] if path.exists() else []
+        values = [float(value) for value in found if _is_number(value)]
         if values:
             lines.append(f"{name:<24} {sparkline(values)}  {values[0]:.3g} → {values[-1]:.3g}")
     return lines
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    """True for a number that can be drawn: metrics files may be damaged, and a gap is NaN."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def sparkline(values: list[float], width: int = 40) -> str:
@@ -70,6 +80,9 @@ def sample(run: RunDir) -> str:
     rows = [row for _, row in jsonl.iter_rows(path)] if path else []
     if not rows:
         return ""
-    best = max(rows, key=lambda row: (row["score"] or 0.0, row["well_formed"]))
-    score = "not judged" if best["score"] is None else f"score {best['score']}"
-    return f"Question: {best['question']}\n\n{best['reply']}\n\n({score}; ground truth: {best['ground_truth']})"
+    best = max(
+        rows, key=lambda row: (row["score"] if _is_number(row.get("score")) else 0.0, bool(row.get("well_formed")))
+    )
+    score = f"score {best['score']}" if _is_number(best.get("score")) else "not judged"
+    texts = {name: best.get(name, "(missing)") for name in ("question", "reply", "ground_truth")}
+    return f"Question: {texts['question']}\n\n{texts['reply']}\n\n({score}; ground truth: {texts['ground_truth']})"

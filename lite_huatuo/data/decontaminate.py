@@ -1,6 +1,7 @@
 """Leave out records that share text with evaluation data. What overlap is, and how it is found: see overlap.py.
 
-Questions are compared with questions: of a record, its exam question and its open question, whatever form it has.
+Questions are compared with questions: of a record, its exam question and its open question, whatever form it has. The
+exam question of a problem whose row has the open one only can be given by its id (`add_form`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Screen:
         self._index = overlap.Index(**limits)
         self._names: list[str] = []
         self._answers: list[frozenset[str]] = []
+        self._forms: dict[str, str] = {}  # id of a record -> its question in another form
 
     def __len__(self) -> int:
         return len(self._index)
@@ -39,9 +41,15 @@ class Screen:
             self._names.append(where)
             self._answers.append(answers(row))
 
+    def add_form(self, row: Mapping[str, Any]) -> None:
+        """Remember the exam question that the record of the same id was made from: it is compared as well."""
+        for text in questions(row)[:1]:
+            self._forms[str(row.get("id"))] = text
+
     def reason(self, row: Mapping[str, Any]) -> str | None:
         """Return why a record is to be left out ("rule: how much, with what, the text"), None where it is clear."""
-        for text in questions(row):
+        other = self._forms.get(str(row.get("id")), "")
+        for text in dict.fromkeys([*questions(row), *filter(None, [other])]):
             hit = self._index.run(text) or self._index.overlap(text) or self._same(text, answers(row))
             if hit:
                 what = f"{hit.amount:g} in common with {self._names[hit.number]}"
@@ -64,8 +72,11 @@ class Screen:
 
 
 def questions(row: Mapping[str, Any]) -> list[str]:
-    """Return the different question texts of a record, of any known form."""
-    found = (str(row[name]).strip() for name in QUESTIONS if isinstance(row.get(name), str))
+    """Return the different question texts of a record, of any known form; a trajectory's are its problem's."""
+    if isinstance(row.get("problem"), Mapping):
+        row = {**row["problem"], **row}
+    named = [name for name in row if name in QUESTIONS or str(name).lower() in QUESTIONS]
+    found = (str(row[name]).strip() for name in named if isinstance(records.given(row, name), str))
     return [text for text in dict.fromkeys(found) if text]
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lite_huatuo import exam_rows, jsonl, records
+from lite_huatuo import jsonl, records
 from lite_huatuo.data import side_files, sources, texts
 from lite_huatuo.errors import RecordError
 from lite_huatuo.manifest import digest
@@ -100,8 +100,9 @@ def closed_problem(exam: ExamQuestion) -> VerifiableProblem:
 
 def _candidates(kind: str, source: str, seed: int) -> Iterator[Candidate]:
     """Yield the rows of a source as they may be drawn. The order depends on seed and question, not on file or place."""
+    bases = sources.CopBases(source)
     for number, (where, row) in enumerate(sources.rows(source)):
-        record = _read(row, where, source)
+        record = _read(row, where, bases)
         if kind == RL and isinstance(record, SFTExample):
             raise RecordError(f"{where}: an SFT example cannot be an RL problem; give problems.jsonl")
         own = texts.key(record.question)
@@ -112,13 +113,13 @@ def _candidates(kind: str, source: str, seed: int) -> Iterator[Candidate]:
         yield Candidate(kind, source, number, order, frozenset(marks), isinstance(record, SFTExample))
 
 
-def _read(row: Mapping[str, Any], where: str, source: str) -> SFTExample | VerifiableProblem | ExamQuestion:
+def _read(row: Mapping[str, Any], where: str, bases: sources.CopBases) -> SFTExample | VerifiableProblem | ExamQuestion:
     """Read a row in the form it has."""
-    if any(name in row for name in records.COMPLEX_COT):
+    if any(records.given(row, name) is not None for name in records.COMPLEX_COT):
         return records.sft_from_row(row, where)
-    if any(name in row for name in records.GROUND_TRUTH):
+    if any(records.given(row, name) is not None for name in records.GROUND_TRUTH):
         return records.problem_from_row(row, where)
-    return exam_rows.exam_from_row(row, where)
+    return bases.read(row, where)
 
 
 def _draw(found: Mapping[str, list[Candidate]], wanted: Mapping[str, int]) -> dict[str, list[Candidate]]:
@@ -166,9 +167,10 @@ def _rows(chosen: Sequence[Candidate]) -> list[dict[str, Any]]:
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for source in dict.fromkeys(one.source for one in chosen):
         kinds = {one.row: one.kind for one in chosen if one.source == source}
+        bases = sources.CopBases(source)
         for number, (where, row) in enumerate(sources.rows(source)):
             if number in kinds:
-                record = _read(row, where, source)
+                record = _read(row, where, bases)
                 if isinstance(record, SFTExample):
                     record = replace(record, provenance={**record.provenance, "kind": kinds[number]})
                 rows[source, number] = to_row(closed_problem(record) if isinstance(record, ExamQuestion) else record)

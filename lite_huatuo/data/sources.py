@@ -6,19 +6,18 @@ A source is written `shipped:<name>`, a path that ends in .json, .jsonl or .csv,
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lite_huatuo import exam_rows, hub_access, jsonl
+from lite_huatuo import exam_rows, jsonl
+from lite_huatuo.data import files, hub_rows
 from lite_huatuo.errors import RecordError
-from lite_huatuo.records import ExamQuestion, SFTExample, VerifiableProblem, problem_from_row, sft_from_row
+from lite_huatuo.records import ExamQuestion, SFTExample, VerifiableProblem, given, problem_from_row, sft_from_row
 
 SHIPPED = "shipped:"
 Record = TypeVar("Record", SFTExample, VerifiableProblem, ExamQuestion)
@@ -36,33 +35,69 @@ def load_sft(source: str, *, limit: int | None = None, seed: int = 0) -> list[SF
 
 def load_exams(source: str, *, limit: int | None = None, seed: int = 0) -> list[ExamQuestion]:
     """Load exam questions in any published form; `limit` draws that many, kept in file order."""
-    return _load(source, partial(exam_rows.exam_from_row, cop_base=cop_base(source)), limit, seed)
+    bases = CopBases(source)
+    return _load(source, lambda row, where: bases.read(row, where), limit, seed)
 
 
 def iter_exams(source: str, *, base: int | None = None) -> Iterator[tuple[str, Mapping[str, Any], Any]]:
     """Yield ("where", row, ExamQuestion) one at a time, or the row's RecordError in the question's place.
 
-    `base` is from where MedMCQA's `cop` counts; None finds it out by reading such a source once before.
+    `base` is from where MedMCQA's `cop` counts; None finds it out (see CopBases).
     """
-    base = cop_base(source) if base is None else base
+    bases = CopBases(source, base)
     for where, row in rows(source):
+        bases.look(row)  # what is wrong with all rows stops here
         try:
-            yield where, row, exam_rows.exam_from_row(row, where, cop_base=base)
+            yield where, row, bases.read(row, where)
         except RecordError as error:
             yield where, row, error
 
 
-def cop_base(source: str) -> int:
-    """Return from where MedMCQA's `cop` counts in a source, 0 for sources of another kind."""
-    values: set[Any] = set()
-    for _, row in rows(source):
-        if "cop" not in row:
-            break  # rows of another kind
-        values.add(row["cop"])
-    try:
-        return exam_rows.cop_base(values)
-    except RecordError as error:
-        raise RecordError(f"{source}: {error}") from None
+class CopBases:
+    """From where MedMCQA's `cop` counts in a source: all its rows say so together, those of one origin (their own field
+    `source`) for themselves. They are read when the first row with a `cop` comes; other sources are read once only."""
+
+    def __init__(self, source: str, base: int | None = None) -> None:
+        self._source, self._base = source, base
+        self._found: dict[str, int] | None = None
+
+    def look(self, row: Mapping[str, Any]) -> None:
+        """Find out, where this row needs it; RecordError where the rows cannot be counted from one number."""
+        if self._base is None and self._found is None and exam_rows.cop_bases(row) is not None:
+            self._found = _cop_bases(self._source)
+
+    def read(self, row: Mapping[str, Any], where: str) -> ExamQuestion:
+        """Read an exam question of the source; RecordError as exam_rows.exam_from_row, and as `look`."""
+        self.look(row)
+        base = self._base if self._base is not None else (self._found or {}).get(_origin(row))
+        return exam_rows.exam_from_row(row, where, cop_base=base)
+
+
+def _cop_bases(source: str) -> dict[str, int]:
+    """Return {origin of the rows: from where their `cop` counts}."""
+    only: dict[str, dict[int, str]] = {}  # origin -> {base: the first row that leaves no other}
+    for where, row in rows(source):
+        bases = exam_rows.cop_bases(row)
+        if bases is not None:
+            told = only.setdefault(_origin(row), {})
+            if len(bases) == 1:
+                told.setdefault(min(bases), where)
+    for told in only.values():
+        if len(told) == 2:
+            raise RecordError(
+                f"{source}: MedMCQA rows: `cop` can only count from 0 in {told[0]}, and only from 1 in {told[1]}; give "
+                "the rows of each kind in a file of their own, or write the letter as `answer_idx`"
+            )
+        if not told:
+            raise RecordError(
+                f"{source}: MedMCQA rows: `cop` may count from 0 (the Hub's copy) or from 1 (the authors' file), and "
+                "no row tells; say which with --cop-base, or write the letter as `answer_idx`"
+            )
+    return {origin: next(iter(told)) for origin, told in only.items()}
+
+
+def _origin(row: Mapping[str, Any]) -> str:
+    return str(given(row, "source") or "")
 
 
 def rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -74,14 +109,10 @@ def rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
             raise RecordError(f"{source}: no such shipped data; there are {', '.join(SHIPPED + k for k in known)}")
         with resources.as_file(_shipped() / f"{name}.jsonl") as path:
             yield from jsonl.iter_rows(path)
-    elif source.endswith(".jsonl"):
-        yield from jsonl.iter_rows(Path(os.path.expanduser(source)))
-    elif source.endswith(".json"):
-        yield from jsonl.iter_json_rows(Path(os.path.expanduser(source)))
-    elif source.endswith(".csv"):
-        yield from _csv_rows(Path(os.path.expanduser(source)))
+    elif source.endswith(files.ENDINGS):
+        yield from files.rows(Path(os.path.expanduser(source)))
     elif source.count("/") == 1 and not source.startswith((".", "/", "~")) and not Path(source).exists():
-        yield from _hub_rows(source)
+        yield from hub_rows.rows(source)
     else:
         raise RecordError(
             f"{source}: not a data source; give a .json, .jsonl or .csv file, org/name on the Hub, or shipped:<name>"
@@ -104,45 +135,6 @@ def _load(source: str, read: Callable[[Mapping[str, Any], str], Record], limit: 
         chosen = sorted(random.Random(seed).sample(range(len(records)), limit))
         records = [records[i] for i in chosen]
     return records
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield ("file:line", row) of a table whose first line names the columns; `line` is the row's last one."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            for row in reader:
-                where = f"{path}:{reader.line_num}"
-                if None in row or None in row.values():
-                    raise RecordError(f"{where}: the row has more or fewer cells than the first line; mend it")
-                yield where, row
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path}: not UTF-8 text ({error.reason}); convert it first") from None
-    except csv.Error as error:
-        raise RecordError(f"{path}: not a table of comma-separated values ({error})") from None
-
-
-def _hub_rows(source: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the rows of a Hub data set; no code of the data set's is run."""
-    import datasets
-
-    name, _, split = source.partition("#")
-    name, _, revision = name.partition("@")
-    name, _, config = name.partition(":")
-    unasked = hub_access.failure()
-    try:
-        pinned = {"revision": revision} if revision else {}
-        table = datasets.load_dataset(name, config or None, split=split or "train", **pinned)
-    except Exception as error:  # the library raises many kinds, network errors among them
-        reason = unasked or f"{type(error).__name__}: {str(error).strip().split(chr(10))[0]}"
-        raise RecordError(
-            f"{source}: cannot be loaded from the Hub ({reason}); "
-            "check the name, your network and HF_TOKEN, or give a local .json or .jsonl file"
-        ) from None
-    for index, row in enumerate(table):
-        yield f"{source}[{index}]", row
 
 
 def _shipped() -> Any:

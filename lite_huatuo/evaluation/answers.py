@@ -53,7 +53,7 @@ def answering(reply: str) -> thinking_marks.Split:
 
 
 def _strict(text: str, options: Options) -> str | None:
-    found = statements.find(text, options)
+    found = statements.final(text, statements.find(text, options))
     firm = [statement for statement in found if statement.firm and not statement.broken]
     if not firm or len({statement.letters for statement in firm}) > 1:
         return None

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from lite_huatuo import exam_rows, schema
+from lite_huatuo import schema
 from lite_huatuo.data import sources
 from lite_huatuo.errors import RecipeError, RecordError
 from lite_huatuo.prompts import exam
@@ -97,14 +97,11 @@ def load(benchmark: Benchmark) -> Loaded:
     found: dict[str, ExamQuestion] = {}
     refused: list[str] = []
     for source in benchmark.sources:
-        base = sources.cop_base(source)
-        for where, row in sources.rows(source):
+        for where, row, question in sources.iter_exams(source):
             if benchmark.only is not None and not _wanted(row, benchmark.only, where):
                 continue
-            try:
-                question = exam_rows.exam_from_row(row, where, cop_base=base)
-            except RecordError as error:
-                refused.append(str(error))
+            if isinstance(question, RecordError):
+                refused.append(str(question))
                 continue
             if found.setdefault(question.id, question) != question:
                 raise RecordError(f"{where}: id {question.id} was used before for another question; ids must be unique")

@@ -10,17 +10,21 @@ from functools import lru_cache
 
 # What may follow a letter that is an answer. "A patient", "C reactive", "I think", "B-cell" are no answers.
 _FOLLOWS = re.compile(
-    r"""\s*(?:$|\.(?!\s*(?-i:[a-z]))|[\n,:;!?)\]}"'”’>=<。、/&+]|[-–—](?:\s|$)|\(|[\u3400-\u9fff])
+    r"""\s*(?:$|\.(?!\s*(?-i:[a-z]))|[\n,:;!?)\]}】"'”’>=<。、/&+]|[-–—](?:\s|$)|\(|[\u3400-\u9fff])
     |\s+(?:because|since|as|and|or|but|which|with|for|due|given|though|although|however|is|are|was|would|must|best|in|
     here|not|rather|it|together|alone|correct|incorrect|the\s+(?:correct|right|best|only))\b""",
     re.VERBOSE | re.IGNORECASE,
 )
 _JOIN = re.compile(
-    r"""\s*(?:,\s*and\b|;|,|、|\band\b|&|\+|和|及|与
-        |[ ](?=(?-i:[A-Z](?:[ ][A-Z])*)[ ]?(?:$|[。\n]|\.(?:$|\n))))  # "A B D", with nothing after it
-    \s*(?:option\s+|选项)?[(\"']?""",
+    r"""(?:\.?[)\]}"'”’】]*\s*(?:,\s*and\b|;|,|、|\band\b|&|\+|和|及|与|以及)
+        |[)\]】]\s*(?=[(\[【]\s*[A-Z]\s*[)\]】])  # "(A)(B)"
+        |\s*[ ](?=(?-i:[A-Z](?:[ ][A-Z])*)[ ]?(?:$|[。\n]|\.(?:$|\n))))  # "A B D", with nothing after it
+    \s*(?:option\s+|选项)?[(\[【"']*\s*""",
     re.IGNORECASE | re.VERBOSE,
 )
+# One letter a line, "B\\n(C)": a line that is nothing else, or its option's letter and text.
+_JOIN_LINES = re.compile(r"[.)\]】\"'”’]*[ ]?[,;、]?[ ]?\n+(?:\d+[.)、]\s*)?[(\[【\"']*")
+_LINE_ENDS = re.compile(r"[.)\]】\"'”’。,;、 ]*(?:\n|$)")
 _JOIN_TEXTS = re.compile(r"\s*(?:\band\b|&|\+|和|及|与|、)\s*", re.IGNORECASE)
 _OWN_LETTER = re.compile(r"\s*[(\[]\s*(?:option\s+|选项)?([A-Z])\s*[)\]]", re.IGNORECASE)
 _OPEN = re.compile(
@@ -32,11 +36,14 @@ _BARE = re.compile(r"[\s\"'“”‘’(\[{<:=>【】]*")
 _LEAD = re.compile(
     rf"{_BARE.pattern}(?:(?:the|(?-i:an?)|to|option|choice|letter|选项)\b{_BARE.pattern})*", re.IGNORECASE
 )
+_CAPITAL = re.compile(r"[A-Z]")
 _CLOSING = re.compile(r"[ \t]*\)")
 _RUN = re.compile(r"[A-Za-z]+")
 _SMALL_ENDS = re.compile(r"\s*(?:$|\.(?!\s*(?-i:[a-z]))|[\n)\]:;。])")
 _LAST_LETTERS = re.compile(
-    r"(?:^|[\s(\"'\[,。;:、=\u3400-\u9fff])((?:[A-Z](?:\s*(?:,|、|\band\b|&|和)\s*)?)+|(?<=\()[a-z](?=\)))[)\"'\].]*\s*(?:选项|项)?$"
+    r"(?:^|[\s(\"'\[,。;:、=\u3400-\u9fff])"
+    r"((?:[(\[\"'【]*[A-Z][)\]\"'】]*(?:\s*(?:,\s*and\b|,|、|\band\b|&|\+|和|及|与)\s*(?:option\s+|选项)?)?)+|(?<=\()[a-z](?=\)))"
+    r"[)\"'\].]*\s*(?:选项|项)?$"
 )
 # A letter after one of these is part of a name.
 _NAMES = re.compile(
@@ -122,8 +129,8 @@ class Options:
         match = _LAST_LETTERS.search(text)
         if match is None or _NAMES.search(text[: match.start(1)]):
             return None
-        found = self._at(text, match.start(1))
-        if found is None or not found.lettered or found.open:
+        found = self.named(text, match.start(1))
+        if found is None or not found.lettered or found.open or _CAPITAL.search(text, found.end, match.end(1)):
             return None
         return Named(found.letters, offset + match.start(1), True, found.clash)
 
@@ -132,7 +139,7 @@ class Options:
         by_text = self._text_at(text, position)
         if by_text is not None:
             return by_text
-        found, end, clash = "", position, False
+        found, end, clash, lines = "", position, False, False
         while True:
             run = _RUN.match(text, end)
             if run is None or not self._are_letters(run[0], text, run):
@@ -149,13 +156,28 @@ class Options:
             joined = _JOIN.match(text, after)
             stop = after
             if joined is None:
+                joined = self._next_line(text, after)
+                lines = lines or joined is not None
+            if joined is None:
                 break
             end = joined.end()
         end = stop
         if len(set(found)) != len(found):
             return None
         listed = len(found) == 1 and self._next_follows(text, end, found)
+        listed = listed or (lines and (found == self.letters or found != "".join(sorted(found))))
         return Named("".join(sorted(found)), end, True, clash, self._left_open(text, end), listed)
+
+    def _next_line(self, text: str, end: int) -> re.Match[str] | None:
+        """Return the line break after which the next line is one letter, alone or with its option's text."""
+        joined = _JOIN_LINES.match(text, end)
+        run = _RUN.match(text, joined.end()) if joined is not None else None
+        if run is None or len(run[0]) > 1 or run[0] not in self.letters:
+            return None
+        after = run.end()
+        gap = _TEXT_GAP.match(text, after)
+        own = self._pattern.match(text, gap.end()) if gap is not None and gap.end() > after else None
+        return joined if _LINE_ENDS.match(text, own.end() if own is not None else after) else None
 
     def _text_at(self, text: str, position: int) -> Named | None:
         """Return the options whose texts stand at exactly this place, each perhaps with its letter in brackets."""

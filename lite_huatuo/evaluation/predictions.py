@@ -165,9 +165,12 @@ def read_report(folder: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path}: damaged ({error}); evaluate again") from None
+    if not isinstance(found, dict) or not all(isinstance(summary, dict) for summary in found.values()):
+        raise RecordError(f"{path}: damaged (expected an object of summaries); evaluate again")
+    return found
 
 
 def run_of(target: str) -> tuple[Path, str | None] | None:

@@ -26,6 +26,9 @@ _ANSWER = re.compile(
     |答案?(?:选项)?(?:应该|应当|应|就|很可能|最可能|可能|大概)?(?:选择?|是|为|:|】|"|\s)+(?:选择?|:|\s)*
     |(?:正确|最佳|最终)(?:的|选项|选择)(?:应该|应|就)?(?:是|为|:|\s)+
     |更正为|改(?:为|成)|\bdiagnosis\s*:\s*(?=[A-Z]\b)
+    |\b(?:final|most\s+likely|likely|probable|correct|definitive|principal|primary)\s+diagnosis\s*:\s*
+    |(?:^|(?<=\n))\s*diagnosis\s*:\s*
+    |\bfinal\s+(?:decision|conclusion|impression|assessment)\s*:\s*
     |(?:对应|即|属于|就是|是|为)选项
     |(?:而是|(?<!可)选(?!项)择?(?:的是|的)?)\s*:?\s*""",
     _FLAGS,
@@ -48,6 +51,23 @@ _ASKED_FOR = re.compile(
     |(?:^|(?<=[\s,。,;]))应(?=立即|尽快|首先)""",
     _FLAGS,
 )
+# In Chinese a sentence that ends with an option's text after one of these gives what was asked for; only the first and
+# the last sentence and a conclusion do so, and only where they name no other option.
+_LINK = re.compile(
+    r"""(?:是|为|属于|属|即|就是|指的是|指|见于|在于|位于|来自|来源于|由于|选用|应用|采用|包括|称为|提示|考虑|导致|引起)(?:了|的)?[:,]?\s*["“]?""",
+    _FLAGS,
+)
+_CONCLUDES = re.compile(r"\s*(?:因此|所以|故|综上(?:所述)?|总之|由此可(?:见|知)|可见|可知|结论)")
+_OTHERS_DENIED = re.compile(r"其[他余](?:的)?(?:[几三四]个)?(?:选项|各项|几项|答案)[^。;\n]*?(?:不|非|无|没有|错误)")
+# The last sentence of a reply to "which is wrong", where nothing else is given as the answer.
+_ALL_WRONG = re.compile(
+    r"(?:因此|所以|故|综上(?:所述)?)[,:]?(?:选项|答案)?\(?([A-Z])\)?(?:选项|项)?(?:的?(?:说法|描述|叙述))?"
+    r"(?:是|为)?(?:错误|不正确|不对)的?(?:选项|说法)?[。;]?"
+)
+_SEEN = re.compile(r"(?:可以看出|由此可见|由此可知|可见|可知|可以得知)[,:]?\s*")
+_BEST_OF = re.compile(
+    r"这(?:组|个|种|些|一)[^。;\n]{0,16}是[^。;\n]{0,24}(?:最佳|最合适|最适合|首选|正确)的?(?:选择|答案|选项|方案)?"
+)
 # Phrases before which the answer is named.
 _IS_RIGHT = re.compile(
     rf"""(?:\s*(?:\b{_IS}\b|,)?\s*(?:\b{_ADVERB}\b)?\s*\bthe\s+(?:single\s+|only\s+)?
@@ -59,7 +79,11 @@ _IS_RIGHT = re.compile(
     |\s+best\s+(?:explains|fits|matches|answers)\b
     |\s+it\s+is(?=\s*(?:$|[.!,\n]))
     |\s*[:–—-]?\s*\b(?:correct|right|yes)\b(?=\s*(?:$|[.,;\n]))
-    |\s*(?:选项|项)?\s*(?:就)?(?:是|为)?(?:唯一)?(?:最?正确|最合适|最佳|最恰当|最?符合题意|对(?=的|[,。;\s]|$))(?:的|答案|选项|选择)*(?!可能|的|与否|吗))""",
+    |\s*\b{_IS}\s+(?:an?|the)\s+more\s+(?:likely|probable)\s+(?:possibility|diagnosis|explanation|cause)\b
+    |(?:是|为)(?:除外|例外)的?(?:疾病|选项|答案|[一]?项|情况|说法)?
+    |的?可能性(?:最|更)[大高]
+    |(?:被称为|被称作|称为)\s*["“]
+    |\s*(?:选项|项)?\s*(?:都|均|皆)?(?:就)?(?:是|为)?(?:唯一)?(?:最?正确|最合适|最佳|最恰当|最?符合题意|对(?=的|[,。;\s]|$))(?:的|答案|选项|选择)*(?!可能|的|与否|吗))""",
     _FLAGS,
 )
 
@@ -76,7 +100,8 @@ _DOUBTED = re.compile(
     _FLAGS,
 )
 _CONDITION = re.compile(
-    r"\b(?:if|unless|suppose|assuming|had\s+(?:he|she|they|the))\b(?!\s+i\s+(?:had|have|must))|如果(?!必须|一定|只能)|若|假如|倘若",
+    r"\b(?:if|unless|suppose|assuming|had\s+(?:he|she|they|the))\b(?!\s+i\s+(?:had|have|must))"
+    r"|如果(?!必须|一定|只能|要选|非要|只选)|若|假如|倘若",
     _FLAGS,
 )
 _TURN = re.compile(r"\b(?:but|however)\b|但是?|然而|不过", re.IGNORECASE)
@@ -93,6 +118,13 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。\n;]")
 _CLAUSE_END = re.compile(r"[,:,、]|\bso\b|\bincorrect(?=\s+\(?[A-Z]\b)", re.IGNORECASE)
 _LONE_LETTER = re.compile(r"(?:^|[.!?。]\s+|\n)\(?([A-Z])\)?(?=[.。]\s|[.。]?$)")
 _LAST_SENTENCE = re.compile(r"[.!。]\s+(\(?[A-Z]\)?)[.。]?$")
+_LONE_LINE = re.compile(r"\(?[A-Z]\)?[.。]?\s*\n")
+_HEADING = re.compile(r"\s*(?:(?:option|choice)\s+|选项)?\(?[A-Z]\)?\s*[.:、)]\s*\S", re.IGNORECASE)
+_NAMES_OPTION = re.compile(r"(?:option|choice|选项)\s*\(?[A-Z]\)?\s*[:=]\s*", re.IGNORECASE)  # "Option A: its text"
+_LISTS_OPTIONS = re.compile(r"(?:option|choice)s?\s*:\s*\n", re.IGNORECASE)  # "each option:", and they follow
+# What says nothing against another option: a remark in brackets, "(D选项正确)", and all that comes before "最终答案:".
+_REMARK = re.compile(r"\([^()]*$")
+_FINAL = re.compile(r"(?:最终|最后)(?:的)?(?:答案|选择)|\bfinal\s+answer\b", re.IGNORECASE)
 _MARKED = re.compile(
     r"(?:\(\s*|\b(?:option|choice|answer)\s+|选项|选)(?=[A-Za-z]\b|[A-Z][^A-Za-z])|(?m:^)(?=[A-Z][.):,])"
 )
@@ -119,12 +151,47 @@ def find(text: str, options: Options) -> list[Statement]:
         for start, named in _after(cue, text, options):
             if last_word and not _ends_sentence(text, named.end):
                 continue
+            if _LISTS_OPTIONS.match(text, start) or (not named.lettered and _NAMES_OPTION.match(text, start)):
+                continue
             found += _in_context(text, start, named.end, named, soft=soft and not named.lettered)
     for match in _IS_RIGHT.finditer(text):
         before = options.ends_with(text, match.start())
-        if before is not None and match.start() > 0:
+        remark = before is not None and _REMARK.search(text[max(0, before.end - 2) : match.start()])
+        if before is not None and match.start() > 0 and not remark:
             found += _in_context(text, before.end, match.end(), before, soft=False)
+    found += [] if any(statement.firm for statement in found) else _concluded(text, options)
     return sorted(found, key=lambda statement: (statement.end, statement.start))
+
+
+def final(text: str, found: list[Statement]) -> list[Statement]:
+    """Return the statements that count: those from the last "final answer" on, where there is one, else all."""
+    final = [statement for statement in found if _FINAL.search(text[max(0, statement.start - 4) : statement.end])]
+    return [statement for statement in found if statement.start >= final[-1].start] if final else found
+
+
+def _concluded(text: str, options: Options) -> list[Statement]:
+    """Return what Chinese sentences give as the answer without saying that it is one: "主症是…。", "因此…见于…。"."""
+    sentences = [(m.start(), m.end()) for m in re.finditer(r"[^。;\n!?]+[。;\n!?]?", text) if m[0].strip(" :\n")]
+    found: list[Statement] = []
+    for number, (start, end) in enumerate(sentences):
+        sentence = text[start:end]
+        if not re.search("[\u3400-\u9fff]", sentence):
+            continue
+        ends = number in (0, len(sentences) - 1) or _CONCLUDES.match(sentence) is not None
+        told = {letter for _, _, letter in options.mentions(sentence)}
+        for cue in (_LINK, _SEEN) if ends else ():
+            for at, named in _after(cue, sentence, options):
+                last = cue is _SEEN or _ends_sentence(sentence, named.end)
+                if last and not named.lettered and told <= set(named.letters):
+                    found += _in_context(text, start + at, start + named.end, named, soft=True)
+        wrong = _ALL_WRONG.fullmatch(sentence.strip()) if number == len(sentences) - 1 and not found else None
+        if wrong is not None and wrong[1] in options.letters:
+            found.append(Statement(start, end, wrong[1]))
+        if number and (_OTHERS_DENIED.match(sentence.strip()) or _BEST_OF.search(sentence)):
+            before = {letter for _, _, letter in options.mentions(text[:start])}
+            if len(before) == 1:
+                found.append(Statement(start, end, before.pop(), soft=True))
+    return found
 
 
 def taken_back(text: str, position: int) -> bool:
@@ -157,15 +224,20 @@ def _after(cue: re.Pattern[str], text: str, options: Options) -> Iterator[tuple[
 def _alone(text: str, options: Options) -> list[Statement]:
     """Return what stands alone: in the whole text, or in one or two of its lines. More are a list."""
     numbered = re.compile(r"(?:(?:q|question|第)?\s*\d+\s*题?\s*[.):、]\s*)?", re.IGNORECASE)
-    lines, place = [], 0
+    lines, place, read = [], 0, 0
     for line in text.split("\n"):
         prefix = numbered.match(line)
         start = place + (prefix.end() if prefix is not None else 0)
-        named = options.named(text, start)
-        if named is not None and named.end <= place + len(line) and not named.listed:
-            rest = text[named.end : place + len(line)]
+        named = options.named(text, start) if start >= read else None
+        if named is not None:
+            ends = text.find("\n", named.end)
+            rest = text[named.end : ends if ends >= 0 else len(text)]
+            read = named.end  # one letter a line may have gone on to the next lines
             if re.fullmatch(r"[\s.。!)\]}\"'”’,>]*(?:\(?[\s\w]*\d+\s*%?\)?)?", rest):
-                lines.append(Statement(start, named.end, named.letters, broken=named.clash or named.open))
+                if named.listed and "\n" in text[start : named.end]:
+                    return []  # every option, one a line
+                if not named.listed:
+                    lines.append(Statement(start, named.end, named.letters, broken=named.clash or named.open))
         place += len(line) + 1
     same = {statement.letters for statement in lines}
     alone = lines if len(same) == 1 and len(lines) <= 2 else []
@@ -186,6 +258,8 @@ def _beginning(text: str, options: Options) -> list[Statement]:
     follows = _GOES_ON.match(text, end)
     others = {letter for _, _, letter in options.mentions(text[named.end :])} - set(named.letters)
     lines = sum(1 for line in text.split("\n") if (one := options.named(line, 0)) is not None and one.lettered)
+    if _LONE_LINE.match(text) and len(named.letters) == 1:  # what follows explains the options one by one
+        lines -= sum(1 for line in text.split("\n")[1:] if _HEADING.match(line))
     if follows is None or lines > 1 or (not named.lettered and "," in follows[0] and others):
         return []
     return [Statement(0, named.end, named.letters, broken=named.clash or named.open)]

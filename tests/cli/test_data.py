@@ -76,6 +76,26 @@ def test_decontaminate_reports_hits(run: Run, tmp_path: Path) -> None:
     assert report["rows"] == report["kept"] + report["dropped"] == 12
 
 
+def test_decontaminate_counts_stock_phrases_by_the_papers_rule_only(run: Run, tmp_path: Path) -> None:
+    phrase = "which of the following is the most appropriate next step in the management of this patient?"
+    cases = [f"case{n} has finding{n}x and sign{n}y, {phrase}" for n in range(400)]
+    data_jobs.write(tmp_path / "eval.jsonl", [{"id": f"e{n}", "question": case} for n, case in enumerate(cases)])
+    data_jobs.write(tmp_path / "in.jsonl", [{"id": "p", "question": f"Another man with an odd rash, {phrase}"}])
+    words = ("data", "decontaminate", tmp_path / "in.jsonl", "--against", tmp_path / "eval.jsonl", "--json", "--to")
+    assert json.loads(run(*words, tmp_path / "spared.jsonl")[1])["dropped"] == 0
+    assert json.loads(run(*words, tmp_path / "counted.jsonl", "--paper-rule")[1])["dropped"] == 1
+
+
+def test_decontaminate_looks_at_the_exam_question_of_an_open_one(run: Run, tmp_path: Path) -> None:
+    exam = "A potter with blue gums, wrist drop and colic of three weeks comes to us; what has poisoned the potter?"
+    data_jobs.write(tmp_path / "eval.jsonl", [{"id": "e", "question": exam}])
+    data_jobs.write(tmp_path / "kept.jsonl", [{"id": "p", "question": exam}])
+    data_jobs.write(tmp_path / "in.jsonl", [{"id": "p", "question": "Which metal harms gums and nerves of glaziers?"}])
+    words = ("data", "decontaminate", tmp_path / "in.jsonl", "--against", tmp_path / "eval.jsonl", "--json", "--to")
+    assert json.loads(run(*words, tmp_path / "open.jsonl")[1])["dropped"] == 0
+    assert json.loads(run(*words, tmp_path / "both.jsonl", "--exams", tmp_path / "kept.jsonl")[1])["dropped"] == 1
+
+
 def test_mix_prints_what_it_drew(run: Run, tmp_path: Path) -> None:
     source = data_jobs.write(tmp_path / "problems.jsonl", data_jobs.problems(40))
     folder = tmp_path / "mix"

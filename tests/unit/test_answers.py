@@ -72,6 +72,52 @@ def test_readings_by_rule(reply: str, strict: str | None, last: str | None, firs
     assert [answers.read(rule, reply, FOUR) for rule in answers.RULES] == [strict, last, first]
 
 
+DRUGS = {"A": "Aspirin", "B": "Heparin", "C": "Warfarin", "D": "Dabigatran"}
+HERBS = {"A": "黄连", "B": "附子", "C": "干姜", "D": "半夏"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "stated"),
+    [
+        ("The answers are [A] and [D].", "AD"),
+        ("Both (A) and (D) are correct.", "AD"),
+        ("I choose (a), (c) and (d).", "ACD"),
+        ("答案：（Ａ）（Ｄ）", "AD"),
+        ("（A）和（D）都正确", "AD"),
+        ("答案是【A】、【C】", "AC"),
+        ("Answer:\nA\nD", "AD"),
+        ("1. A\n2. D", "AD"),
+        ("Answer:\n(A) Aspirin\n(D) Dabigatran", "AD"),
+        ("Answer:\nA. Aspirin\nB. Heparin\nC. Warfarin\nD. Dabigatran", None),
+        ("The answer is (A) or (D).", None),
+        ("The answer is (A). (D) is wrong.", "A"),
+        ("D\nEach option:\n\nOption A: Aspirin\n- thins blood", "D"),
+        ("**Final Diagnosis:** Heparin", "B"),
+        ("Differential diagnosis: Heparin or Aspirin. It remains unclear", None),
+    ],
+)
+def test_several_letters_are_read_all_or_not_at_all(reply: str, stated: str | None) -> None:
+    assert answers.read("strict", reply, DRUGS) == stated
+
+
+@pytest.mark.parametrize(
+    ("reply", "stated"),
+    [
+        ("回阳救逆的主药是附子。附子辛热。", "B"),
+        ("各药功效不同。因此，寒痰主要选用干姜。", "C"),
+        ("本品性寒味苦。所以湿热痢疾见于黄连证者，属于黄连。", "A"),
+        ("燥湿化痰的药物包括半夏。其他选项如黄连、附子、干姜都不是化痰药。", "D"),
+        ("三味药各有所长，但附子的可能性最大。", "B"),
+        ("黄连和附子都有可能。", None),
+        ("黄连的特点是苦寒。附子的特点是辛热。", None),
+        ("（A选项正确），（B选项正确）。最终答案：C", "C"),
+        ("此方不是附子。", None),
+    ],
+)
+def test_chinese_conclusions_by_an_options_text(reply: str, stated: str | None) -> None:
+    assert answers.read("strict", reply, HERBS) == stated
+
+
 def test_only_the_final_response_is_read() -> None:
     reply = render("The answer is A. No, B.", "The answer is D.")
     assert {answers.read(rule, reply, FOUR) for rule in answers.RULES} == {"D"}

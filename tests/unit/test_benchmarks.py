@@ -158,7 +158,9 @@ def test_a_hub_source_may_name_its_revision(monkeypatch: pytest.MonkeyPatch) -> 
         seen.append((name, config, options))
         return [{"question": "Q?", "options": ["x", "y"], "answer_idx": "A"}]
 
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    builder = types.SimpleNamespace(config=types.SimpleNamespace(data_files=None))
+    fake = types.SimpleNamespace(load_dataset=load_dataset, load_dataset_builder=lambda *_, **__: builder)
+    monkeypatch.setitem(sys.modules, "datasets", fake)
     benchmark = SHIPPED["medqa"].model_copy(update={"sources": ["org/name:part@abc123#test"]})
     assert len(benchmarks.load(benchmark).questions) == 1
     assert seen[-1] == ("org/name", "part", {"split": "test", "revision": "abc123"})

@@ -48,7 +48,7 @@ def evaluate(writer: Scripted, folder: Path, sampling: Sampling = GREEDY, **opti
 def test_a_summary_tells_scores_and_how_they_came_about(tmp_path: Path) -> None:
     found = evaluate(Scripted(), tmp_path)
     assert (found["accuracy"], found["questions"], found["refused_rows"]) == (1.0, 6, 1)
-    assert (found["rule"], found["version"], found["prompt"], found["column"]) == ("strict", 1, "one-1", "MedQA")
+    assert (found["rule"], found["version"], found["prompt"], found["column"]) == ("strict", 2, "one-1", "MedQA")
     assert found["settings"]["temperature"] == 0.0
     assert predictions.read_report(tmp_path) == {"medqa": found}
     rows = predictions.read(tmp_path / "medqa.jsonl")

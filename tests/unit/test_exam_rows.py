@@ -107,14 +107,14 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_published_shape_is_read(shape: str) -> None:
     row, (letter, answer, options, source) = SHAPES[shape]
-    exam = exam_from_row(row, "here")
+    exam = exam_from_row(row, "here", cop_base=0)
     assert (exam.answer_idx, exam.answer, exam.options, exam.source) == (letter, answer, options, source)
     assert exam.question == (row.get("question") or row.get("Question") or row["qtext"])
     assert exam_from_row(to_row(exam), "again") == exam  # what is written is read back
 
 
 def test_ids_are_the_rows_own_and_tell_exams_apart() -> None:
-    ids = {shape: exam_from_row(row, "here").id for shape, (row, _) in SHAPES.items()}
+    ids = {shape: exam_from_row(row, "here", cop_base=0).id for shape, (row, _) in SHAPES.items()}
     assert ids["MedMCQA, the Hub's copy"] == "4e17"
     assert ids["HEAD-QA"] == "headqa-Cuaderno_2013_1_B-1"
     assert ids["MMLU-Pro"] == "mmlu-pro-70"
@@ -207,20 +207,125 @@ def test_right_options_whose_texts_look_like_letters_are_read_again_as_written()
 )
 def test_a_row_without_one_clear_answer_is_refused_with_its_kind(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(RecordError) as caught:
-        exam_from_row(row, "file:3")
+        exam_from_row(row, "file:3", cop_base=0)
     assert str(caught.value).startswith(f"file:3: {reason}: ")
 
 
-def test_where_medmcqa_counts_from_is_told_by_all_its_rows() -> None:
-    assert exam_rows.cop_base({0, 1, 2, 3}) == 0
-    assert exam_rows.cop_base({"1", "2", "3", "4"}) == 1
-    assert exam_rows.cop_base({-1}) == exam_rows.cop_base(set()) == 0  # no answers: every row is refused
-    assert exam_rows.cop_base({-1, 0, 2}) == 0
-    for values, told in (({0, 4}, "both"), ({1, 2}, "neither")):
-        with pytest.raises(RecordError, match=told):
-            exam_rows.cop_base(values)
+@pytest.mark.parametrize(
+    ("fields", "bases"),
+    [
+        ({"cop": 0}, {0}),
+        ({"cop": "4"}, {1}),
+        ({"cop": 2}, {0, 1}),
+        ({"cop": 2.0}, {0, 1}),  # a column with a gap, as a table writes it
+        ({"cop": "4.0"}, {1}),
+        ({"COP": 4}, {1}),
+        ({"cop": 4, "ope": "Scabies"}, {0, 1}),
+        ({"cop": 5, "ope": "Scabies"}, {1}),
+        ({"cop": 2, "answer_idx": "B"}, {1}),
+        ({"cop": 2, "answer_idx": "C"}, {0}),
+        ({"cop": 2, "answer_idx": "A"}, None),  # that row is wrong and tells nothing
+        *(({"cop": value}, None) for value in (-1, None, "", float("nan"), 9)),
+        ({}, None),
+    ],
+)
+def test_what_a_row_says_of_where_its_cop_counts_from(fields: dict[str, Any], bases: set[int] | None) -> None:
+    columns = {"question": "Q?", "opa": "Malaria", "opb": "Dengue", "opc": "Typhoid", "opd": "Mumps"}
+    assert exam_rows.cop_bases({**columns, **fields}) == bases
+
+
+def test_a_cop_is_read_from_where_it_counts_and_not_at_all_where_nobody_says() -> None:
     row = SHAPES["MedMCQA, the Hub's copy"][0]
     assert [exam_from_row(row, "x", cop_base=base).answer for base in (0, 1)] == ["Dengue", "Malaria"]
+    assert exam_from_row(row | {"cop": 2.0}, "x", cop_base=1).answer == "Dengue"
+    with pytest.raises(RecordError, match=r"^x: bad answer: `cop` counts from 0 or from 1"):
+        exam_from_row(row, "x")
+
+
+@pytest.mark.parametrize("name", ["op{}", "OP{}", "option_{}", "Option {}", "choice{}", "opt-{}", "{}"])
+@pytest.mark.parametrize("size", range(2, 11))
+def test_every_column_of_a_run_is_an_option(name: str, size: int) -> None:
+    letters = "abcdefghij"[:size]
+    options = {letter.upper(): f"text {letter}" for letter in letters}
+    for write in (str, str.upper):
+        row = {name.format(write(letter)): f"text {letter}" for letter in letters}
+        exam = exam_from_row({"question": "Q?", **row, "answer_idx": letters[-1]}, "x")
+        assert (exam.options, exam.answer) == (options, f"text {letters[-1]}")
+
+
+@pytest.mark.parametrize(("first", "letters"), [(1, "ABC"), (0, "ABC")])
+def test_columns_may_be_numbered(first: int, letters: str) -> None:
+    columns = {f"option{first + n}": text for n, text in enumerate(("one", "two", "three"))}
+    assert exam_from_row({"question": "Q?", **columns, "answer": "three"}, "x").answer_idx == letters[-1]
+
+
+def test_columns_keep_their_letters_beside_empty_and_missing_ones() -> None:
+    row = {"question": "Q?", "opa": "one", "opb": "", "opd": "four", "ope": float("nan"), "answer_idx": "D"}
+    assert exam_from_row(row, "x").options == {"A": "one", "D": "four"}
+    assert exam_from_row(general(opa=None, opb=None), "x").options == FEVER  # columns of other rows of the table
+    assert exam_from_row(general(A="one", B="two", N=12), "x").options == FEVER
+
+
+@pytest.mark.parametrize(
+    "row", [{"A": "1", "B": "2", "D": "4"}, {"opa": "1", "opA": "2", "opb": "3"}, {"N": "1", "K": "2"}, {"opa": "1"}]
+)
+def test_columns_that_are_no_clear_run_are_refused(row: dict[str, Any]) -> None:
+    with pytest.raises(RecordError, match=r"^x: (bad|no) options: "):
+        exam_from_row({"question": "Q?", **row, "answer_idx": "A"}, "x")
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("nothing", [None, NAN, "nan", "NaN", "<NA>", " NaN "])
+def test_nan_is_nothing_in_every_field(nothing: Any) -> None:
+    plain = exam_from_row(general(), "x")
+    for field in (
+        "id",
+        "language",
+        "source",
+        "context",
+        "passage",
+        "image",
+        "Answer",
+        "answer",
+        "cop",
+        "final_decision",
+    ):
+        assert exam_from_row(general(**{field: nothing}), "x") == plain, field
+    entries = [{"key": key, "value": value} for key, value in {**FEVER, "D": nothing}.items()]
+    for options in ({**FEVER, "D": nothing}, [*FEVER.values(), nothing], entries):
+        assert exam_from_row(general(options=options), "x") == plain
+    assert exam_from_row(general(CONTEXTS=nothing), "x").context is None
+    for field in ("question", "answer_idx"):
+        with pytest.raises(RecordError, match=r"^x: no (question|answer): "):
+            exam_from_row(general(**{field: nothing}), "x")
+
+
+def test_medxpertqa_and_pubmedqa_rows_are_read_as_their_authors_publish_them() -> None:
+    row = {
+        "id": "Text-9",
+        "question": "What bit him?\nAnswer Choices: (A) A apple (B) A bat (C) A crab",
+        "options": [{"letter": text[2].upper(), "content": text} for text in ("A apple", "A bat", "A crab")],
+        "label": "C",
+        "medical_task": "Diagnosis",
+        "body_system": "Skin",
+    }
+    exam = exam_from_row(row, "x")
+    assert (exam.question, exam.answer, exam.source) == ("What bit him?", "A crab", "MedXpertQA")
+    with pytest.raises(RecordError, match="needs a picture"):
+        exam_from_row({**row, "images": ["MM-9-a.jpeg"]}, "x")
+    with pytest.raises(RecordError, match="label is a number"):
+        exam_from_row({**row, "label": 2}, "x")
+    assert exam_from_row(general(label="hard"), "x").answer == "Malaria"  # elsewhere a label may be anything
+    own = {"QUESTION": "Does it help?", "CONTEXTS": ["It does.", "Often."], "final_decision": "yes", "pubid": "31"}
+    exam = exam_from_row(own, "x")
+    assert (exam.id, exam.question, exam.context, exam.answer) == (
+        "pubmedqa-31",
+        "Does it help?",
+        "It does.\nOften.",
+        "yes",
+    )
 
 
 def test_a_question_is_what_records_says() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -68,7 +67,7 @@ def test_each_row_comes_with_its_place_and_empty_lines_count(path: Path) -> None
     [
         (b'{"n": 1}\n{"n": \n', ":2", "not valid JSON"),
         (b'{"n": 1}\n\n{"n": 2', ":3", "fix or remove this line"),
-        (b"[1]\n", ":1", "expected a JSON object, found list"),
+        (b"[1]\n", ":1", "found list; name the file .json if it holds one array"),
         (b'{"n": 1}\n"text"\n', ":2", "expected a JSON object, found str"),
         (b"null\n", ":1", "found NoneType"),
         ('{"n": 1}\n{"n": "Sjögren"}\n'.encode("latin-1"), ":2", "not UTF-8 text"),
@@ -92,14 +91,13 @@ def test_good_lines_before_a_damaged_one_are_read(path: Path) -> None:
         next(found)
 
 
-@pytest.mark.parametrize("content", [b'{"n": 1}\n', b'[{"n": 1}]'])
-def test_an_editors_mark_at_the_beginning_of_a_file_is_no_content(path: Path, content: bytes) -> None:
-    path.write_bytes(b"\xef\xbb\xbf" + content)
-    read = jsonl.iter_rows if content.startswith(b"{") else jsonl.iter_json_rows
-    assert [row for _, row in read(path)] == [{"n": 1}]
+def test_an_editors_mark_at_the_beginning_of_a_file_is_no_content(path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"n": 1}\n')
+    assert rows(path) == [{"n": 1}]
+    assert jsonl.read_text(path) == '{"n": 1}\n'
 
 
-@pytest.mark.parametrize("read", [jsonl.iter_rows, jsonl.iter_json_rows])
+@pytest.mark.parametrize("read", [jsonl.iter_rows, jsonl.read_text])
 def test_a_missing_file_a_folder_and_a_path_through_a_file_are_told(tmp_path: Path, read) -> None:
     (tmp_path / "file").write_text("")
     for path, told in [
@@ -110,30 +108,6 @@ def test_a_missing_file_a_folder_and_a_path_through_a_file_are_told(tmp_path: Pa
         with pytest.raises(RecordError) as caught:
             list(read(path))
         assert str(caught.value).startswith(f"{path}: {told}")
-
-
-def test_a_json_array_is_read_with_the_place_of_each_object(tmp_path: Path) -> None:
-    path = tmp_path / "rows.json"
-    path.write_text(json.dumps([{"text": "a\u2028b"}, {"n": 2}], ensure_ascii=False, indent=1), "utf-8")
-    assert list(jsonl.iter_json_rows(path)) == [(f"{path}[0]", {"text": "a\u2028b"}), (f"{path}[1]", {"n": 2})]
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        ('{"n": 1}', "expected a JSON array of objects; name the file .jsonl"),
-        ('{"n": 1}\n{"n": 2}\n', "not valid JSON"),
-        ("", "not valid JSON"),
-        ('[{"n": 1}, 2]', "[1]: expected a JSON object, found int"),
-    ],
-)
-def test_a_bad_json_file_is_told(tmp_path: Path, content: str, told: str) -> None:
-    path = tmp_path / "rows.json"
-    path.write_text(content)
-    with pytest.raises(RecordError) as caught:
-        list(jsonl.iter_json_rows(path))
-    assert str(caught.value).startswith(str(path))
-    assert told in str(caught.value)
 
 
 @settings(max_examples=30)

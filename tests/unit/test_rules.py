@@ -37,6 +37,10 @@ def kind(question: ExamQuestion) -> str | None:
         "This condition does not cause:",
         "Not a true statement about it:",
         "Drug not used in this condition:",
+        "Naloxone is not an antidote in:",
+        "Which bones are least affected here?",
+        "Splints not being worn here:",
+        "Structures not passing through the canal:",
     ],
 )
 def test_a_question_for_the_wrong_option_is_dropped(asking: str) -> None:
@@ -54,6 +58,8 @@ def test_a_question_for_the_wrong_option_is_dropped(asking: str) -> None:
         "He is well except for the cough. What is the next step?",
         "She does not like to talk. The diagnosis is",
         "Explain what is wrong with this statement.",
+        "Sealants are not given for long because they",
+        "Patients not responding to steroids are given which of the following?",
         "The patient's exceptional fatigue is explained by which of the following?",
     ],
 )
@@ -81,6 +87,7 @@ def test_a_chinese_question_for_the_wrong_option_is_dropped(asking: str) -> None
     [
         "最可能的诊断是",
         "属于不全流产特点的是（　　）。",
+        "标签与药品标准不符合的是（　　）。",
         "因处理不当，最常见的后果是",
         "除活血化瘀外又能",
         "最可能的原因是骨折不愈合，首选",
@@ -118,6 +125,14 @@ def test_several_right_options_are_dropped() -> None:
         ("An ECG is shown below. What is it?", True),
         ("The lesion is shown in the image. What is it?", True),
         ("The rash (see image) itches. What is it?", True),
+        ("A picture of the ulcer is shown. What is it?", True),
+        ("A photomicrograph of the bone marrow aspirate is shown. What is it?", True),
+        ("A curve of pressure against volume is shown. What is it?", True),
+        ("The node was sent for biopsy and the report is shown below. What is it?", True),
+        ("X-ray is as shown below. What is it?", True),
+        ("A CT scan of the abdomen with contrast is shown. What is it?", True),
+        ("Studies are ordered as seen below.\n\nSerum:\nNa+: 140 mEq/L\nWhat is it?", False),
+        ("The scan has shown nothing. What is it?", False),
         ("心电图如图所示，最可能的诊断是什么", True),
         ("Laboratory studies are shown below: sodium 120. What is it?", False),
         ("He has a poor self-image. What is it?", False),
@@ -170,7 +185,7 @@ def test_the_published_sample_and_the_exams_lose_what_they_should(test_data: Pat
     assert sample["short"] == 0  # the length rule is the one the method's own data was made with
     assert sample["kept"] > 100
     vignettes = counts("exam_train/medqa_us.jsonl")
-    assert vignettes["kept"] >= 0.95 * vignettes.total()
+    assert vignettes["kept"] >= 0.9 * vignettes.total()  # a picture is shown in 71
     assert vignettes["asks for the wrong option"] <= 5  # two are there
     short = counts("exam_train/medmcqa.jsonl")
     assert 150 <= short["asks for the wrong option"] <= 220

@@ -162,6 +162,13 @@ def test_a_limit_draws_by_seed_and_keeps_the_files_order(make) -> None:
         assert sources.load_problems(source, limit=limit, seed=1) == whole
 
 
+def fake_library(load_dataset) -> types.SimpleNamespace:
+    """Return a stand-in for `datasets` with a data set whose files are no text."""
+    files = {"train": ["hf://datasets/org/name@main/train.parquet"]}
+    builder = types.SimpleNamespace(config=types.SimpleNamespace(data_files=files))
+    return types.SimpleNamespace(load_dataset=load_dataset, load_dataset_builder=lambda *_, **__: builder)
+
+
 @pytest.mark.parametrize(
     ("source", "asked"),
     [
@@ -179,13 +186,13 @@ def test_a_hub_source_names_set_config_and_split(monkeypatch: pytest.MonkeyPatch
         assert not options  # above all no trust_remote_code
         return [row(0), {"Open-ended Verifiable Question": "Open?", "Ground-True Answer": "copper"}]
 
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    monkeypatch.setitem(sys.modules, "datasets", fake_library(load_dataset))
     assert [problem.ground_truth for problem in sources.load_problems(source)] == ["answer 0", "copper"]
     assert calls == [asked]
 
 
 def test_a_hub_row_that_is_bad_and_a_hub_that_fails_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = types.SimpleNamespace(load_dataset=lambda *_, **__: [row(0), {"question": "Q?"}])
+    fake = fake_library(lambda *_, **__: [row(0), {"question": "Q?"}])
     monkeypatch.setitem(sys.modules, "datasets", fake)
     with pytest.raises(RecordError, match=r"^org/name\[1\]: missing ground truth"):
         sources.load_problems("org/name")
@@ -241,8 +248,36 @@ def test_exams_come_one_at_a_time_with_what_is_wrong_in_their_place(make) -> Non
 
 
 @pytest.mark.parametrize(("cops", "answers"), [([0, 1, 3], "one two four"), ([1, 2, 4], "one two four")])
-def test_medmcqa_rows_are_read_by_where_their_file_counts_from(make, cops: list[int], answers: str) -> None:
+@pytest.mark.parametrize("first", [None, {"cop": None}, {"cop": -1}, {"opa": "x", "opb": "y", "answer_idx": "A"}])
+def test_medmcqa_rows_are_read_by_where_their_file_counts_from(
+    make, cops: list[int], answers: str, first: dict | None
+) -> None:
+    """A gap before the first `cop` ended the look: files that count from 1 were read as if from 0."""
     options = {"opa": "one", "opb": "two", "opc": "three", "opd": "four"}
-    source = make(*({"id": f"m{cop}", "question": "Q?", **options, "cop": cop} for cop in cops))
-    assert [exam.answer for exam in sources.load_exams(source)] == answers.split()
-    assert [exam.answer for _, _, exam in sources.iter_exams(source)] == answers.split()
+    rows = [{"id": f"m{cop}", "question": "Q?", **options, "cop": cop} for cop in cops]
+    source = make(*([{"id": "m", "question": "Q?", **options, **first}] if first else []), *rows)
+    found = [exam.answer for _, row, exam in sources.iter_exams(source) if (row["id"] != "m")]
+    assert found == answers.split()
+    if not first:
+        assert [exam.answer for exam in sources.load_exams(source)] == found
+
+
+def medmcqa(id: str, cop: int, **fields: object) -> dict:
+    return {"id": id, "question": "Q?", "opa": "one", "opb": "two", "opc": "three", "opd": "four", "cop": cop, **fields}
+
+
+def test_a_file_of_two_countings_is_refused_with_both_places_unless_its_rows_say_whose_they_are(make) -> None:
+    with pytest.raises(RecordError, match=r"only count from 0 in .*jsonl:3, and only from 1 in .*jsonl:2; give"):
+        list(sources.iter_exams(make(medmcqa("a", 2), medmcqa("b", 4), medmcqa("c", 0))))
+    two = make(*(medmcqa(f"{of}{n}", n, source=of) for of, counts in (("x", (0, 3)), ("y", (1, 4))) for n in counts))
+    assert [exam.answer for _, _, exam in sources.iter_exams(two)] == ["one", "four", "one", "four"]
+
+
+def test_a_file_that_does_not_tell_where_it_counts_from_is_refused_unless_told(make) -> None:
+    source = make(medmcqa("a", 1), medmcqa("b", 3))
+    with pytest.raises(RecordError, match=r"may count from 0 .* or from 1 .* --cop-base"):
+        list(sources.iter_exams(source))
+    assert [exam.answer for _, _, exam in sources.iter_exams(source, base=1)] == ["one", "three"]
+    beside = make(medmcqa("a", 1), medmcqa("b", 3, answer_idx="C"))  # one row says it in letters too
+    assert [exam.answer for _, _, exam in sources.iter_exams(beside)] == ["one", "three"]
+    assert not [exam for _, _, exam in sources.iter_exams(make(medmcqa("a", -1))) if not isinstance(exam, RecordError)]
