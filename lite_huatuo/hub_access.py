@@ -36,13 +36,12 @@ def failure() -> str | None:
 
 
 def _ask(endpoint: str) -> str | None:
-    import httpx
     from huggingface_hub import get_session
 
     try:
         get_session().head(endpoint, timeout=PATIENCE)  # any answer will do; as every request, by the proxy
         return None
-    except (httpx.TransportError, httpx.InvalidURL) as error:
+    except Exception as error:  # whatever it is, it cannot be asked; an address that is none is no HTTP error
         return f"{endpoint} does not answer: {str(error).strip().split(chr(10))[0] or type(error).__name__}"
 
 
@@ -70,10 +69,16 @@ def require(model: str, key: str) -> None:
 
 def _on_hub(model: str) -> bool:
     """True where the Hub has a model of that name, and where it cannot tell."""
-    import httpx
     from huggingface_hub import repo_exists
 
     try:
         return repo_exists(model)
-    except (httpx.HTTPError, OSError):
+    except (client_error(), OSError):
         return True
+
+
+def client_error() -> type[Exception]:
+    """Return the class of all errors of the HTTP client that huggingface_hub uses: httpx up to 1.x, httpx2 from 2.0."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return next(base for base in HfHubHTTPError.__bases__ if base is not OSError)

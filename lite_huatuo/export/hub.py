@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile, constants, get_token
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -25,13 +24,14 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import DEFAULT_IGNORE_PATTERNS, filter_repo_objects, validate_repo_id
 
-from lite_huatuo import manifest
+from lite_huatuo import hub_access, manifest
 from lite_huatuo.errors import ExportError
 
 # What an update removes where the new folder has no such file: old weights beside the new ones would be read.
 OWN = ("*.safetensors", "*.safetensors.index.json", "*.gguf", "adapter_config.json", "Modelfile")
 UNFINISHED = (".*.tmp", ".*.part")  # what a kill leaves of a file that was being written
-OUTSIDE = (HfHubHTTPError, HFValidationError, httpx.HTTPError, OfflineModeIsEnabled, OSError)
+CLIENT = hub_access.client_error()
+OUTSIDE = (HfHubHTTPError, HFValidationError, CLIENT, OfflineModeIsEnabled, OSError)
 LOGIN = "set HF_TOKEN to a token that may write, or run `hf auth login`"
 NOTHING = "nothing was published; run the same command again, what was uploaded is not uploaded again"
 PAUSES = (0, 2, 8)  # seconds before the Hub is asked whether a commit was made whose answer did not come
@@ -226,7 +226,7 @@ def _upload(api: HfApi, folder: Path, repo: str, *, private: bool, revision: str
             parent_commit=head.sha,
             commit_message="Upload a model exported by lite-huatuo",
         )
-    except (HfHubHTTPError, httpx.RequestError) as error:
+    except (HfHubHTTPError, CLIENT) as error:
         found = _made_nevertheless(api, folder, repo, revision, str(head.sha), error) if _of_commit(error) else None
         if found is None:
             raise
@@ -238,7 +238,7 @@ def _of_commit(error: Any) -> bool:
     """True where the request that failed was the commit itself, not an upload before it."""
     try:
         address = error.request.url.raw_path.decode()
-    except RuntimeError:  # httpx's word for an error without a request
+    except RuntimeError:  # the client's word for an error without a request
         return False
     return re.search(r"/commit/[^/?]+(\?|$)", address) is not None
 
@@ -305,7 +305,7 @@ def _message(repo: str, error: BaseException) -> str:
         return f"{repo}: was changed by someone else meanwhile; nothing was published; look at it and run again"
     if isinstance(error, HFValidationError):
         return f"--push {repo}: {str(error).splitlines()[0]}"
-    if status is not None or isinstance(error, (httpx.HTTPError, OfflineModeIsEnabled)):
+    if status is not None or isinstance(error, (CLIENT, OfflineModeIsEnabled)):
         return f"{repo}: {_reason(error)}; {NOTHING}"
     return f"{repo}: {_upload_failure(error)}"
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ class SharedBase:
             sharding.shard(causal, backends.own_device())
         self.body = getattr(causal, causal.base_model_prefix)
         self.lm_head = causal.get_output_embeddings()
+        # transformers 5.24 calls past_key_values cache, and warns of the old name
+        self._cache = "cache" if "cache" in signature(self.body.forward).parameters else "past_key_values"
         self.device = self.body.get_input_embeddings().weight.device
         self.hidden_size: int = causal.config.get_text_config().hidden_size
         self.active = BASE
@@ -169,8 +172,8 @@ class SharedBase:
                 input_ids=ids,
                 position_ids=positions,
                 packed_lengths=lengths,
-                past_key_values=slots,
                 use_cache=slots is not None,
+                **{self._cache: slots},
             )
             hidden = output.last_hidden_state[0]
         else:
@@ -183,7 +186,7 @@ class SharedBase:
         """Return the last hidden states (n, H) of one more token (n, 1) for every active row of the slots."""
         positions, mask = slots.step(self.device)
         output = self.body(
-            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=slots, use_cache=True
+            input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=True, **{self._cache: slots}
         )
         return output.last_hidden_state[:, 0]
 

@@ -10,16 +10,19 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from transformers import Cache
 
 
-class Slots:
-    """What transformers needs of a cache, for one decoder. Per layer keys and values are (slots, kv heads, room, D).
+class Slots(Cache):
+    """A cache of transformers for one decoder. Per layer keys and values are (slots, kv heads, room, D).
 
     `lengths[s]` is the number of tokens in slot s; `len(lengths)` rows are active. `fill` or `step` says what the next
-    forward pass brings.
+    forward pass brings. It has none of transformers' cache layers: a forward pass calls only the methods below, and
+    what releases add to Cache for kinds of layers finds none.
     """
 
     def __init__(self, slots: int, room: int) -> None:
+        super().__init__(layers=[])
         self.slots, self.room = slots, room
         self.lengths: list[int] = []
         self._keys: list[Tensor] = []
@@ -58,8 +61,14 @@ class Slots:
         self.lengths.pop()
         return last
 
-    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: object) -> tuple[Tensor, Tensor]:
-        """Store a layer's new keys and values (B, kv heads, T, D); return those to attend to."""
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
+        """Store a layer's new keys and values (B, kv heads, T, D); return those to attend to.
+
+        What else a release of transformers passes (its newest: the attention's own keywords) is not needed.
+        """
+        key, value = key_states, value_states
         if layer_idx == len(self._keys):
             shape = (self.slots, key.shape[1], self.room, key.shape[3])
             self._keys.append(key.new_zeros(shape))

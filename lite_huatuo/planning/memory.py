@@ -15,7 +15,8 @@ NF4_BLOCK, NESTED_BLOCK = 64, 256  # numbers that share a quantisation constant;
 NF4_CODE, NESTED_CODE, NESTED_OFFSET = 16 * FLOAT, 256 * FLOAT, FLOAT  # tables kept with every 4-bit weight
 SMALL_TENSOR, OPTIMIZER_BLOCK = 4096, 256  # bitsandbytes keeps 8-bit states for tensors of that many numbers and more
 LOGITS_AT_ONCE = 2**23  # training.logprobs.CHUNK_NUMBERS
-SFT_CHUNK_ROWS = 256  # tokens whose logits TRL's chunked loss has at once
+SFT_TILE_TOKENS, SFT_TILE_WORDS = 4096, 32768  # logits that TRL's fused head has at once: tokens, by words
+SFT_TILE_TOKENS_ON_CPU = 128  # training.sft.TILE_TOKENS
 QUANTISED, PLAIN = "base, 4 bit", "base, not quantised"  # what the parts of the base are called
 
 
@@ -169,10 +170,16 @@ def ppo_logits(shape: Shape, width: int, reply_tokens: int, *, gradient: bool) -
     return copies * rows * shape.vocabulary + (2 if gradient else 1) * reply_tokens * shape.hidden * width
 
 
-def sft_logits(shape: Shape, width: int, tokens: int) -> int:
-    """Return the bytes of TRL's chunked loss: four float32 copies of a chunk, and the hidden states in order."""
-    copies = 4 * FLOAT + (0 if width == FLOAT else width)
-    return copies * SFT_CHUNK_ROWS * shape.vocabulary + 2 * tokens * shape.hidden * width
+def sft_logits(shape: Shape, width: int, tokens: int, *, gpu: bool) -> int:
+    """Return the bytes of the fused head of TRL 1.15 and later: one tile of logits, and the hidden states.
+
+    Triton's kernels turn a tile into its gradient in place; without them backward makes eight float32 copies of it and
+    a quarter. The hidden states: those learned from, their gradient in float32, and that in the compute dtype.
+    """
+    rows = min(tokens, SFT_TILE_TOKENS if gpu else SFT_TILE_TOKENS_ON_CPU)
+    tile = rows * min(shape.vocabulary, SFT_TILE_WORDS)
+    copies = width * tile if gpu else 33 * tile + (0 if width == FLOAT else width * tile)
+    return copies + (2 * width + FLOAT) * tokens * shape.hidden
 
 
 def room(longest_query: int, reply: int) -> int:

@@ -29,6 +29,7 @@ LOADED = {
 class Settings:
     """What memory depends on beside the shape, as in a recipe. `verifiers`: adapters that judge, on the same base."""
 
+    gpu: bool  # else a CPU
     numbers: Numbers
     lora: Lora
     max_length: int
@@ -157,7 +158,7 @@ def _sft(shape: Shape, s: Settings) -> Phase:
         s.numbers,
         tokens=tokens,
         checkpointing=s.sft_checkpointing,
-        logits=memory.sft_logits(shape, s.numbers.width, tokens),
+        logits=memory.sft_logits(shape, s.numbers.width, tokens, gpu=s.gpu),
         packed=s.sft_rows > 1,
         autocast=s.autocast,
     )

@@ -19,6 +19,7 @@ def of(recipe: Recipe, shape: Shape, *, gpu: bool, judge: int = 0, rows: int = F
     width = WIDTHS[dtype] if dtype != "auto" else 2 if gpu else 4
     limits = recipe.heldout_arguments(rows)
     return Settings(
+        gpu=gpu,
         numbers=Numbers(width, section.quantization, section.double_quantization, section.keep_dequantised),
         lora=models.lora(recipe.adapter.rank, recipe.adapter.targets, dora=recipe.adapter.dora),
         max_length=section.max_length,

@@ -5,10 +5,11 @@ Reads the recipe and its data; writes runs/<name>/sft/final/actor, the reference
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ FIGURES = {
     "epoch": "sft/epoch",
     "skipped_steps": "sft/skipped_steps",
 }
+
+TILE_TOKENS = 128  # whose logits there are at once on a CPU
 
 
 def train(
@@ -150,7 +153,7 @@ def _fit(
     for parameter in shared.parameters("actor").values():
         # SFTTrainer turns the adapters of a 4-bit base into bfloat16: too coarse for Adam, and slow on CPU.
         parameter.data = parameter.data.to(torch.float32)
-    with stop.held(), shared.using("actor", learn=True):
+    with stop.held(), shared.using("actor", learn=True), _small_tiles(shared.device.type):
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if number := processes.most(stop.signal):
         raise Interrupted(number)
@@ -160,6 +163,28 @@ def _fit(
     else:
         shared.causal.forward = forward
     shared.causal.config.use_cache = True
+
+
+@contextlib.contextmanager
+def _small_tiles(device: str) -> Iterator[None]:
+    """Let TRL's fused head (1.15 and later) take few tokens at once where it has no Triton.
+
+    Without it, backward makes eight float32 copies of a tile, which is of 4096 tokens: gigabytes. Before 1.15 TRL took
+    256 tokens at once on every device.
+    """
+    try:
+        from trl.kernels import chunked_logprob
+    except ImportError:
+        device = "older"
+    if device != "cpu":
+        yield
+        return
+    before = chunked_logprob.TOKEN_CHUNK_SIZE
+    chunked_logprob.TOKEN_CHUNK_SIZE = TILE_TOKENS
+    try:
+        yield
+    finally:
+        chunked_logprob.TOKEN_CHUNK_SIZE = before
 
 
 def _trainer(recipe: Recipe, shared: SharedBase, processes: Processes) -> Callable[..., Any]:

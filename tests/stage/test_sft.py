@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
 import trl
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoConfig
 from trl import SFTConfig
 
 from lite_huatuo import jsonl
@@ -68,6 +70,31 @@ def same(one: dict[str, float], other: dict[str, float]) -> None:
 
 def test_the_order_of_examples_does_not_matter(toy: dict[str, str], whole: dict[str, float], tmp_path: Path) -> None:
     same(whole, first_step(toy, list(reversed(examples(toy))), tmp_path / "reversed", 8))
+
+
+class Logits(TorchDispatchMode):
+    """Notes how many rows of numbers, one for each word, any operation has made."""
+
+    def __init__(self, words: int) -> None:
+        super().__init__()
+        self.words, self.rows = words, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.ndim and made.shape[-1] == self.words and made.is_floating_point():
+            self.rows = max(self.rows, made.numel() // self.words)
+        return made
+
+
+def test_few_tokens_logits_are_there_at_once(toy: dict[str, str], tmp_path: Path) -> None:
+    """On a CPU TRL's fused head would take all tokens of a pass at once, in eight float32 copies."""
+    rows = examples(toy)
+    words = backends.load(toy["model"]).tokenizer
+    tokens = sum(len(words.reply(render(row["complex_cot"], row["response"]))) for row in rows)
+    assert tokens > 256, "as many as it may take at once"
+    with Logits(AutoConfig.from_pretrained(toy["model"]).vocab_size) as seen:
+        first_step(toy, rows, tmp_path / "whole", 8)
+    assert 0 < seen.rows <= 256
 
 
 @pytest.mark.parametrize("microbatch", [1, 2])

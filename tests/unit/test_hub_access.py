@@ -52,6 +52,11 @@ def test_one_that_does_not_answer_is_asked_no_more(monkeypatch: pytest.MonkeyPat
         hub_access.require("org/name", "base.model")
 
 
+def test_an_endpoint_that_is_no_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://[not-an-address")
+    assert str(hub_access.failure()).startswith("http://[not-an-address does not answer: ")
+
+
 def test_a_name_that_the_hub_does_not_know_is_told_before_anything_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     with MiniHub() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)

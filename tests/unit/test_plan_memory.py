@@ -22,7 +22,7 @@ from lite_huatuo.models.slots import Slots
 from lite_huatuo.planning import config_file, memory, models, phases
 from lite_huatuo.planning.memory import Numbers
 from lite_huatuo.planning.models import Shape
-from lite_huatuo.training import decoding, logprobs
+from lite_huatuo.training import decoding, logprobs, sft
 
 STUDENTS = {
     "Qwen/Qwen2.5-7B-Instruct": 7_615_616_512,
@@ -206,11 +206,23 @@ def test_the_cache_is_as_large_as_the_slots(toy: dict[str, str]) -> None:
 
 
 def test_constants_are_those_of_the_code() -> None:
-    from trl.trainer import sft_trainer
-
     assert memory.LOGITS_AT_ONCE == logprobs.CHUNK_NUMBERS
-    assert memory.SFT_CHUNK_ROWS == sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE
+    assert memory.SFT_TILE_TOKENS_ON_CPU == sft.TILE_TOKENS
     assert phases.READ_TOKENS == decoding.READ_TOKENS
+
+
+def test_the_tile_is_that_of_trls_fused_head() -> None:
+    try:
+        from trl.kernels import chunked_logprob
+    except ImportError:  # before 1.15: docs/planning.md says so
+        from trl.trainer import sft_trainer
+
+        assert sft_trainer._CHUNKED_LM_HEAD_CHUNK_SIZE == 256
+        return
+    from trl.trainer import utils
+
+    assert memory.SFT_TILE_TOKENS == chunked_logprob.TOKEN_CHUNK_SIZE
+    assert memory.SFT_TILE_WORDS == utils._CHUNKED_LOGPROB_CHUNK_SIZE
 
 
 SHAPE = shape_of("Qwen/Qwen2.5-7B-Instruct")
@@ -231,6 +243,7 @@ CHOICES = st.fixed_dictionaries(
 
 def totals(choice: dict) -> dict[str, int]:
     chosen = phases.Settings(
+        gpu=True,
         numbers=Numbers(2),
         lora=models.lora(choice["rank"], "all-linear"),
         max_length=choice["max_length"],
