@@ -21,10 +21,18 @@ if TYPE_CHECKING:
 @click.option("--on", type=click.Choice(["cpu", "cuda"]), help="Where to run  [default: cuda if there is a card]")
 @click.option("--keep", is_flag=True, help="Keep the folder of runs and logs.")
 @click.option("--blame/--no-blame", default=True, help="After a failure, look for the setting that causes it.")
+@click.option("--dry-run", is_flag=True, help="List the steps and what would stand in; run nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
 @click.pass_context
 def command(
-    ctx: click.Context, name: str, overrides: tuple[str, ...], on: str | None, keep: bool, blame: bool, as_json: bool
+    ctx: click.Context,
+    name: str,
+    overrides: tuple[str, ...],
+    on: str | None,
+    keep: bool,
+    blame: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Run a whole recipe on a tiny twin of its base.
 
@@ -53,6 +61,11 @@ def command(
     if on == "cuda" and not cards:
         raise BackendError("--on cuda: no CUDA device here; leave it out, or give --on cpu")
     where = on or ("cuda" if cards else "cpu")
+    if dry_run:
+        stand_ins, steps = run.outline(recipe, on=where, cards=cards)
+        _show_stand_ins(stand_ins)
+        terminal.say("\n".join(steps))
+        return
     verdict = run.rehearse(
         recipe, on=where, cards=cards, keep=keep, search=blame, begun=_show_stand_ins, tell=_show
     )

@@ -12,15 +12,16 @@ from lite_huatuo.recipe import Recipe
 UNTRAINED = {"classifier", "adapter"}  # kinds whose stand-in judges at random: the bar before stage 2 is 0 for them
 
 
-def stand_in(recipe: Recipe, twin: Path, folder: Path, notes: list[str]) -> dict[str, Any]:
-    """Return the verifier section of a rehearsal, its models made in `folder`; say in `notes` what stands in."""
+def stand_in(recipe: Recipe, twin: Path | None, folder: Path, notes: list[str]) -> dict[str, Any]:
+    """Return the verifier section of a rehearsal, its models made in `folder` if there is a twin to make them from; say
+    in `notes` what stands in."""
     section = _one(recipe.verifier.model_dump(), recipe, twin, folder, notes)
     if _kinds(section) & UNTRAINED:
         section["accept_at"] = 0.0
     return section
 
 
-def _one(section: dict[str, Any], recipe: Recipe, twin: Path, folder: Path, notes: list[str]) -> dict[str, Any]:
+def _one(section: dict[str, Any], recipe: Recipe, twin: Path | None, folder: Path, notes: list[str]) -> dict[str, Any]:
     kind = section["kind"]
     if kind == "api":
         notes.append(f"verifier: exact for the endpoint {section['profile']}")
@@ -39,12 +40,12 @@ def _kinds(section: Mapping[str, Any]) -> set[str]:
     return {section["kind"]}.union(*(_kinds(member) for member in section.get("members") or ()))
 
 
-def _classifier(twin: Path, folder: Path) -> Path:
+def _classifier(twin: Path | None, folder: Path) -> Path:
     """Make a classifier with two labels on a network of the twin's form; return its folder."""
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-    if not folder.is_dir():
+    if twin is not None and not folder.is_dir():
         config = AutoConfig.from_pretrained(twin, trust_remote_code=False)
         config.num_labels = 2
         with torch.random.fork_rng(devices=[]):
@@ -54,7 +55,7 @@ def _classifier(twin: Path, folder: Path) -> Path:
     return folder
 
 
-def _adapter(recipe: Recipe, twin: Path, folder: Path) -> Path:
+def _adapter(recipe: Recipe, twin: Path | None, folder: Path) -> Path:
     """Make a judging adapter on the twin; return its folder."""
     from lite_huatuo.models import backends
     from lite_huatuo.models.shared_base import SharedBase
@@ -62,7 +63,7 @@ def _adapter(recipe: Recipe, twin: Path, folder: Path) -> Path:
     from lite_huatuo.verifier.adapter import AdapterVerifier, Settings
     from lite_huatuo.verifier.choose import ADAPTER
 
-    if not folder.is_dir():
+    if twin is not None and not folder.is_dir():
         base = recipe.base
         loaded = backends.load(
             str(twin), quantization=base.quantization, double_quantization=base.double_quantization, backend="plain"

@@ -65,12 +65,8 @@ def rehearse(
     config, _ = config_file.find(base.model, fallback=base.fallback, revision=base.revision)
     problems = data.problems(short.language_of(recipe))
     model = twin.make(config, problems, cache_dir() / "twins")
-    processes = min(recipe.launch.processes, MOST_PROCESSES if on == "cpu" else max(1, cards))
-    notes: list[str] = []
-    verifier = judges.stand_in(recipe, model, folder / "judges", notes)
-    rows = data.write(problems, folder)
-    shortened = short.shorten(recipe, twin=model, rows=rows, verifier=verifier, on=on, processes=processes)
-    notes += shortened.stand_ins
+    shortened = _shortened(recipe, model, folder, on, cards, data.write(problems, folder))
+    notes = shortened.stand_ins
     begun(notes)
     done: list[Done] = []
 
@@ -79,10 +75,9 @@ def rehearse(
         tell(each)
 
     surroundings = {**ENVIRON, **({"CUDA_VISIBLE_DEVICES": ""} if on == "cpu" else {}), **(environ or {})}
-    every = [*steps.STEPS, *(steps.ON_A_CARD if on == "cuda" else ())]
     stand = _stand(shortened.tree, folder, on, problems, surroundings)
     stand.real = recipe
-    failed = steps.walk(stand, every, told)
+    failed = steps.walk(stand, _steps(on), told)
     if failed is None and not keep:
         shutil.rmtree(folder, ignore_errors=True)
     setting = _cause(stand, shortened.tree, failed) if failed in steps.STEPS and search else None
@@ -104,6 +99,30 @@ def _cause(stand: Stand, tree: dict[str, Any], failed: str) -> str | None:
         return steps.walk(made, upto, lambda each: None) is None
 
     return blame.find(tree, passes)
+
+
+def outline(recipe: Recipe, *, on: str, cards: int = 0) -> tuple[list[str], list[str]]:
+    """Return what would stand in, and the steps, of a rehearsal; make and run nothing."""
+    nowhere = Path("rehearsal")
+    rows = {name: nowhere / f"{name}.jsonl" for name in ("sft", "problems", "heldout")}
+    return _shortened(recipe, None, nowhere, on, cards, rows).stand_ins, _steps(on)
+
+
+def _steps(on: str) -> list[str]:
+    return [*steps.STEPS, *(steps.ON_A_CARD if on == "cuda" else ())]
+
+
+def _shortened(
+    recipe: Recipe, model: Path | None, folder: Path, on: str, cards: int, rows: dict[str, Path]
+) -> short.Short:
+    """Return the rehearsal's recipe and all that stands in; judges are made in the folder if there is a twin."""
+    processes = min(recipe.launch.processes, MOST_PROCESSES if on == "cpu" else max(1, cards))
+    notes: list[str] = []
+    verifier = judges.stand_in(recipe, model, folder / "judges", notes)
+    made = short.shorten(
+        recipe, twin=model or folder, rows=rows, verifier=verifier, on=on, processes=processes
+    )
+    return short.Short(made.tree, [*notes, *made.stand_ins])
 
 
 def _stand(

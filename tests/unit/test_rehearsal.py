@@ -12,7 +12,7 @@ from lite_huatuo import recipe as recipes
 from lite_huatuo.errors import BackendError
 from lite_huatuo.planning import config_file
 from lite_huatuo.records import VerifiableProblem
-from lite_huatuo.rehearsal import blame, data, known, short, tokens, twin
+from lite_huatuo.rehearsal import blame, data, known, run, short, tokens, twin
 
 IDS = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
 SIZES = {
@@ -171,3 +171,16 @@ def test_a_rehearsal_is_known_by_its_settings() -> None:
     assert not known.survived(recipes.load("qwen7b", ("sft.optimizer=adamw",)), "cpu")
     known.note(recipe, "cpu", {"survives": False})
     assert not known.survived(recipe, "cpu")
+
+
+def test_the_outline_names_what_stands_in_and_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LITE_HUATUO_CACHE", str(tmp_path / "cache"))
+    judge = ("verifier.kind=classifier", "verifier.model=org/judge", "verifier.template={response} {ground_truth}")
+    stand_ins, names = run.outline(recipes.load("qwen72b", judge), on="cpu")
+    assert any("untrained small classifier for org/judge" in line for line in stand_ins)
+    assert "launch.processes: 2 of 8" in stand_ins
+    assert names[:3] == ["train", "kill", "resume"]
+    assert "first minute" not in names
+    assert "first minute" in run.outline(recipes.load("qwen72b"), on="cuda", cards=8)[1]
+    assert not list(tmp_path.iterdir())
