@@ -104,7 +104,7 @@ sft.trainer_arguments = arguments
     [
         (PACKING, "train", "Tensor", "ppo.optimizer: paged_adamw_8bit"),
         (COLLECTION, "train", "still in memory", None),
-        (CHECKPOINTING, "train", "ppo.gradient_checkpointing is true", "ppo.gradient_checkpointing: True"),
+        (CHECKPOINTING, "train", "ppo.gradient_checkpointing is true", None),
         (CARDS, "train", "optimizer steps", None),
     ],
     ids=["optimizer packing", "collection", "checkpointing", "several cards"],
