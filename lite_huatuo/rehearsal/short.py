@@ -39,7 +39,8 @@ def shorten(
 ) -> Short:
     """Return the rehearsal's recipe. `rows` are files of {sft, problems, heldout} that stand in for data sets on the
     Hub, `verifier` is what judges (rehearsal.judges); `on` is cpu or cuda."""
-    tree, notes = recipe.model_dump(), []
+    tree = recipe.model_dump()
+    notes: list[str] = []
     tree["name"] = "rehearsal"
     tree["verifier"] = dict(verifier)
     tree["report_to"] = []
