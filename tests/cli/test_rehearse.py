@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -105,7 +106,7 @@ sft.trainer_arguments = arguments
         (PACKING, "train", "Tensor", "ppo.optimizer: paged_adamw_8bit"),
         (COLLECTION, "train", "still in memory", None),
         (CHECKPOINTING, "train", "ppo.gradient_checkpointing is true", None),
-        (CARDS, "train", "optimizer steps", None),
+        (CARDS, "train", "optimizer steps|DataParallel", None),  # TRL 1.16 refuses it by itself
     ],
     ids=["optimizer packing", "collection", "checkpointing", "several cards"],
 )
@@ -119,7 +120,7 @@ def test_a_planted_fault_is_found(
     verdict = json.loads(done.stdout)
     assert not verdict["survives"]
     assert verdict["steps"][-1]["name"] == step
-    assert said in verdict["wrong"], verdict["wrong"]
+    assert re.search(said, verdict["wrong"]), verdict["wrong"]
     assert verdict["setting"] == setting
     assert Path(verdict["folder"]).is_dir(), "logs are kept"
 
