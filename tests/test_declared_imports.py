@@ -17,7 +17,7 @@ from tests.test_supply_chain import name as as_indexes_write_it
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("lite_huatuo", "tests", "benchmarks", "docs", "examples")
 # extras a user asks for by name; the package may import these and no others
-OF_USERS = ("unsloth", "vllm", "multi-gpu", "serve", "web")
+OF_USERS = ("unsloth", "vllm", "multi-gpu", "serve", "web", "trackio")
 # installed by hand, and what imports them says so: a compiler works for many minutes, or a single tool wants them
 BY_HAND = {
     "atheris": "tests/fuzz/coverage_guided.py",

@@ -14,7 +14,7 @@ from tests.test_floors import FUNCTION_LINES, broken_floors, broken_libraries, f
     [
         ("training.sft", "from lite_huatuo.training import ppo", "stages talk through files"),
         ("training.ppo", "def f():\n    from lite_huatuo.training.sft import train", "stages talk through files"),
-        ("training.ppo", "import lite_huatuo.cli.main", "imports cli.main (floor 5)"),
+        ("training.ppo", "import lite_huatuo.cli.main", "imports cli.main (floor 7)"),
         ("jsonl", "from lite_huatuo.records import x\nfrom lite_huatuo.models import gguf", "imports models.gguf"),
         ("verifier.exact", "from lite_huatuo import jsonl", "imports jsonl (floor 1)"),  # same floor, another folder
         ("training.rollout", "from lite_huatuo.verifier import choose", "imports verifier.choose (floor 3)"),

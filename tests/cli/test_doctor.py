@@ -169,7 +169,7 @@ def test_too_little_memory_is_told_without_failing(run, on):
         (["small"], {"demo"}),
         (["consumer"], SMALL),
         (["consumer"] * 2, SMALL),
-        (["small"] * 3, {"demo", "qwen7b-12gb"}),  # the second shared by three
+        (["small"] * 3, {"demo", "qwen7b", "qwen7b-12gb", "qwen7b-zh"}),  # those of 7B shared by three
         (["consumer"] * 4, SMALL),
         (["large"], set(recipe.names())),
     ],

@@ -176,7 +176,7 @@ def test_a_rehearsal_is_known_by_its_settings() -> None:
 def test_the_outline_names_what_stands_in_and_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LITE_HUATUO_CACHE", str(tmp_path / "cache"))
-    judge = ("verifier.kind=classifier", "verifier.model=org/judge", "verifier.template={response} {ground_truth}")
+    judge = ("verifier.kind=classifier", "verifier.model=org/judge", "verifier.template='{response} {ground_truth}'")
     stand_ins, names = run.outline(recipes.load("qwen72b", judge), on="cpu")
     assert any("untrained small classifier for org/judge" in line for line in stand_ins)
     assert "launch.processes: 2 of 8" in stand_ins

@@ -34,6 +34,7 @@ CONFIG = {
 }
 SHAPE = models.from_config(CONFIG, "here")
 SETTINGS = phases.Settings(
+    gpu=True,
     numbers=Numbers(2, "none"), lora=models.lora(4, "all-linear"), max_length=16, query=8, reply=8, sft_rows=1,
     sft_optimizer="adamw", sft_checkpointing=True, autocast=False, episodes=100, minibatches=1, generated=1, top_p=1.0,
     microbatch_tokens=64, ppo_optimizer="adamw", ppo_checkpointing=True, trunk_layers=None,

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from accelerate import tracking
+from accelerate.utils import LoggerType
 
 from lite_huatuo.training.trackers import Log
 
@@ -46,6 +48,8 @@ def trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (package / "__init__.py").write_text(STAND_IN)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "trackio", raising=False)
+    # accelerate looked for trackers when it was imported, by another test maybe
+    monkeypatch.setattr(tracking, "_available_trackers", [*tracking._available_trackers, LoggerType.TRACKIO])
     yield package
     sys.modules.pop("trackio", None)
 
