@@ -30,7 +30,7 @@ def run(place: Place) -> dict[str, Any]:
     rooms = {"unit": UNITS, "stage": STAGES} if measure.cuda() else {"unit": UNITS[:1]}
     files = [f"tests/{room}/test_{name}.py" for room, names in rooms.items() for name in names]
     files = [file for file in files if (root / file).is_file()]
-    words = ["-p", "lite_huatuo.bench.float32", "-p", "no:cacheprovider", "-q", "--tb=line", "--color=no"]
+    words = ["-p", "lite_huatuo.bench.float32", "-p", "no:cacheprovider", "--tb=line", "--color=no"]
     done = subprocess.run([sys.executable, "-m", "pytest", *words, *files], cwd=root, capture_output=True, text=True)
     (place.to / "tests.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
     counts = {name.rstrip("s"): int(number) for number, name in COUNTS.findall(done.stdout)}
