@@ -178,6 +178,8 @@ class World:
         url, cache = self.hub.url, self.home / "hub_cache"
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
         patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+            patch.setattr(constants, name, 60)  # seconds: a busy machine answers late
         patch.setattr(constants, "ENDPOINT", url)
         patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
         patch.setattr(constants, "HF_HUB_CACHE", str(cache))
@@ -190,6 +192,7 @@ class World:
 def _forget_the_hub() -> None:
     """Let nothing in this process remember what a Hub held."""
     huggingface_hub.HfFileSystem.clear_instance_cache()
+    huggingface_hub.close_session()  # the next request begins with a connection of its own
 
 
 def _made_small(patch: pytest.MonkeyPatch) -> None:
