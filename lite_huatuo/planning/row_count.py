@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lite_huatuo.errors import BackendError
+from lite_huatuo.models import sharding
 from lite_huatuo.models.shared_base import SharedBase
 from lite_huatuo.planning import models, phases, settings
 from lite_huatuo.processes import ALONE, Processes
@@ -41,8 +42,9 @@ def choose(recipe: Recipe, network: Any, processes: Processes = ALONE, *, sharde
 
 def free_bytes(device: torch.device) -> tuple[int, int]:
     """Return (free, total) bytes of a card; free is also what torch holds of it and does not use."""
-    free, total = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), total
+    free = sharding.free_bytes(device)
+    assert free is not None, "asked for cards only"
+    return free, torch.cuda.mem_get_info(device)[1]
 
 
 def of_stage(recipe: Recipe, run: RunDir, stage: str, shared: SharedBase, processes: Processes = ALONE) -> int:

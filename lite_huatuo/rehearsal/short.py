@@ -16,11 +16,12 @@ from typing import Any
 
 from lite_huatuo.data.sources import SHIPPED
 from lite_huatuo.recipe import Recipe
+from lite_huatuo.rehearsal.data import HELDOUT
 
 SFT_STEPS_AN_EPOCH, EPISODES, UPDATES = 2, 4, 4  # updates in which the actor learns
 REPLY = 32  # tokens; a taught twin's reply has about 20
 WARMUP, INTERVAL = 1, 2  # most warm-up updates; updates or steps between saves
-SELECTION, HELDOUT, PROBLEMS = 3, 3, 24
+SELECTION, PROBLEMS = 3, 24
 EVAL_SHARE = 0.25
 CRITIC_LAYERS = 1  # of the twin's three; the others are the trunk
 UNLIMITED = 10**6

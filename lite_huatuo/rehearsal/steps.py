@@ -20,9 +20,10 @@ from lite_huatuo.records import VerifiableProblem
 from lite_huatuo.rehearsal import checks, child, data
 from lite_huatuo.rehearsal import first_minute as minute
 from lite_huatuo.rehearsal.child import Ended
+from lite_huatuo.rehearsal.short import INTERVAL
 
 CARD_TOLERANCE = 1e-4  # between weights of runs on a card, whose sums are not made in one order
-FIRST_CHECKPOINT = "checkpoints/update-000002"  # short.INTERVAL
+FIRST_CHECKPOINT = f"checkpoints/update-{INTERVAL:06d}"
 
 
 @dataclass
@@ -94,7 +95,9 @@ def kill(stand: Stand) -> str | None:
             if path != first:
                 shutil.rmtree(path)
         return None
-    return None if ended.code < 0 else _failed(ended)
+    if ended.code < 0 and first.is_dir():
+        return None
+    return _failed(ended) or "ended without a checkpoint of stage 2"
 
 
 def resume(stand: Stand) -> str | None:

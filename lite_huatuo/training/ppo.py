@@ -56,9 +56,8 @@ def train(
 ) -> None:
     """Run stage 2 in a run folder, from its newest checkpoint if there is one. A finished stage is left alone.
 
-    The verifier must pass the recipe's bar on the shipped suite and be the one that stage 2 began with, unless
-    `accept_verifier` takes it as it is. Processes share rollouts, verdicts and gradients; the rest each computes alike.
-    On SIGINT or SIGTERM, `stop` makes it write a checkpoint and end.
+    The verifier must pass the recipe's bar and be the one that stage 2 began with, unless `accept_verifier` takes it.
+    Processes share rollouts, verdicts and gradients. On SIGINT or SIGTERM `stop` makes it write a checkpoint and end.
     """
     from transformers import set_seed
 
